@@ -10,7 +10,8 @@ from safetensors import safe_open
 from bitsafe.artefacts import artefact as artefacts
 from bitsafe.artefacts.check import logit_error, perplexity, prove
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors, write_tensors
-from bitsafe.artefacts.grids import AffineGrid, LowRank, QuantizedLinear, TableGrid
+from bitsafe.artefacts.grids import AffineGrid, TableGrid
+from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 from bitsafe.artefacts.load import load_dense
 from bitsafe.artefacts.sizes import effective_bits
 from bitsafe.errors import CellError, UserError
@@ -132,7 +133,7 @@ def test_effective_bits_by_hand():
     # 2 × 64 weights at 3 bits; 2 groups with an fp16 scale and a 3-bit zero-point; rank-1 adapter: 64 + 2 fp16 numbers
     grid = AffineGrid(3, 64, torch.ones(2, 1, dtype=torch.float16), torch.zeros(2, 1, dtype=torch.uint8))
     adapter = LowRank(torch.zeros(1, 64, dtype=torch.float16), torch.zeros(2, 1, dtype=torch.float16), 1.0)
-    layer = QuantizedLinear("x", torch.zeros(2, 64, dtype=torch.uint8), grid, adapter)
+    layer = QuantizedLinear("x", torch.zeros(2, 64, dtype=torch.uint8), grid, adapter=adapter)
     assert effective_bits({"x": layer}) == (128 * 3 + 2 * (16 + 3) + 66 * 16) / 128
     # 4 × 16 weights at 4 bits in one block: a float32 maximum and a table of 16 float32 levels
     table = TableGrid(torch.linspace(-1, 1, 16), torch.ones(1), 64, (4, 16))

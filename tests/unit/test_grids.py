@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitsafe.artefacts.grids import AffineGrid, LowRank, QuantizedLinear, TableGrid, affine_grid, straight_through
+from bitsafe.artefacts.grids import AffineGrid, TableGrid, affine_grid, straight_through
+from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 
 
 def test_affine_grid_by_hand():
@@ -94,6 +95,6 @@ def test_straight_through_rounds_forward_and_is_the_identity_backward():
 def test_an_adapter_is_added_in_float32():
     grid = AffineGrid(2, 2, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.uint8))
     adapter = LowRank(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), scaling=0.5)
-    layer = QuantizedLinear("x", torch.tensor([[1, 2]], dtype=torch.uint8), grid, adapter)
+    layer = QuantizedLinear("x", torch.tensor([[1, 2]], dtype=torch.uint8), grid, adapter=adapter)
     assert layer.dense().tolist() == [[2.5, 5.0]]  # [1, 2] + 0.5 · 3 · [1, 2]
     assert layer.side_bits == (32 + 2) + 3 * 32

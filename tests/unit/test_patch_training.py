@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bitsafe.artefacts.grids import LowRank, QuantizedLinear, TableGrid, affine_grid
+from bitsafe.artefacts.grids import TableGrid, affine_grid
+from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 from bitsafe.errors import CellError, UserError
 from bitsafe.patches.base import Settings
 from bitsafe.patches.maths import critical_mask, root_mean_square
@@ -60,7 +61,7 @@ def test_a_latent_layer_starts_as_the_quantized_one_with_its_adapter():
     weight, x = torch.randn(6, 16), torch.randn(3, 16)
     grid = affine_grid(weight, 4, 8)
     adapter = LowRank(torch.randn(2, 16), torch.randn(6, 2), 0.5)
-    quantized = QuantizedLinear("q", grid.nearest(weight), grid, adapter)
+    quantized = QuantizedLinear("q", grid.nearest(weight), grid, adapter=adapter)
     layer = LatentLinear(quantized, torch.ones(6), start_weights(quantized, "uniform", torch.Generator()))
     torch.testing.assert_close(layer(x), F.linear(x, quantized.dense(), torch.ones(6)))
     assert (layer.codes() == quantized.codes).all()

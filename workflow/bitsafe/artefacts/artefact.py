@@ -1,15 +1,17 @@
 """A quantized cell on disk: which format it has, its layers, and copies of it with other codes."""
 
 import os
+from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bitsafe.artefacts.checkpoint import CONFIG, read_config, read_tensors, replace_tensors
-from bitsafe.artefacts.grids import AffineGrid, LowRank, QuantizedLinear
+from bitsafe.artefacts.layers import Layer, LowRank
 from bitsafe.errors import CellError
 from bitsafe.files import read_json, sha256_folder, write_json
 
@@ -24,6 +26,17 @@ class Format(StrEnum):
     DENSE = "dense"  # a checkpoint in full precision
     COMPRESSED = "compressed-tensors"
     BITSANDBYTES = "bitsandbytes"
+    AQLM = "aqlm"
+    BITSAFE = "bitsafe"  # methods whose layout no library has: docs/artefacts.md
+
+
+# read(folder, tensors) -> layers by name; with_codes(layer, codes) -> the stored tensors that change with the codes
+READERS = {
+    Format.COMPRESSED: "bitsafe.artefacts.compressed",
+    Format.BITSANDBYTES: "bitsafe.artefacts.bnb_file",
+    Format.AQLM: "bitsafe.artefacts.aqlm_file",
+    Format.BITSAFE: "bitsafe.artefacts.own_file",
+}
 
 
 def format_of(artefact: Path) -> Format:
@@ -60,30 +73,41 @@ def pointer_is_stale(artefact: Path) -> bool:
     return sha256_folder(dense_folder(artefact)) != read_json(artefact / POINTER)["sha256"]
 
 
-def read_layers(artefact: Path) -> dict[str, QuantizedLinear]:
+def read_layers(artefact: Path) -> dict[str, Layer]:
     """The quantized layers by name, adapters attached; {} for full precision. Broken ones are CellErrors."""
     if format_of(artefact) in (Format.POINTER, Format.DENSE):
         return {}
     return layers_of(artefact, read_tensors(artefact))
 
 
-def layers_of(artefact: Path, tensors: dict[str, Tensor]) -> dict[str, QuantizedLinear]:
+def layers_of(artefact: Path, tensors: dict[str, Tensor]) -> dict[str, Layer]:
     """As `read_layers`, for tensors that are in memory already."""
-    if format_of(artefact) is Format.COMPRESSED:
-        from bitsafe.artefacts.compressed import read_compressed
-
-        layers = read_compressed(artefact, tensors)
-    else:
-        from bitsafe.artefacts.nf4_file import read_bitsandbytes
-
-        layers = read_bitsandbytes(artefact, tensors)
+    try:
+        layers = _reader(artefact).read(artefact, tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise CellError(f"{artefact}: a quantized layer cannot be read ({type(error).__name__}: {error})") from error
     layers = _with_adapter(artefact, layers)
     for layer in layers.values():
-        _refuse_broken(artefact, layer)
+        if fault := layer.fault():
+            raise CellError(f"{artefact}: {layer.name}: {fault}")
     return layers
 
 
-def _with_adapter(artefact: Path, layers: dict[str, QuantizedLinear]) -> dict[str, QuantizedLinear]:
+def _reader(artefact: Path) -> Any:
+    return import_module(READERS[format_of(artefact)])
+
+
+def owner(tensor: str, layers: set[str]) -> str | None:
+    """The layer that a stored tensor describes the weight of: X for X.weight, X.weight.absmax, X.codes; not X.bias."""
+    parts = tensor.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:count])
+        if name in layers:
+            return None if parts[count:] == ["bias"] else name
+    return None
+
+
+def _with_adapter(artefact: Path, layers: dict[str, Layer]) -> dict[str, Layer]:
     folder = artefact / ADAPTER
     if not folder.exists():
         return layers
@@ -95,18 +119,8 @@ def _with_adapter(artefact: Path, layers: dict[str, QuantizedLinear]) -> dict[st
         raise CellError(f"{folder}: it adapts {unknown[0]}, which is not a quantized layer")
     for name in adapted:
         a, b = (factors[f"{_ADAPTER_PREFIX}{name}.lora_{side}.weight"] for side in "AB")
-        old = layers[name]
-        layers[name] = QuantizedLinear(name, old.codes, old.grid, LowRank(a, b, scaling))
+        layers[name] = replace(layers[name], adapter=LowRank(a, b, scaling))
     return layers
-
-
-def _refuse_broken(artefact: Path, layer: QuantizedLinear) -> None:
-    scale = layer.grid.scale if isinstance(layer.grid, AffineGrid) else layer.grid.absmax
-    side = [scale] if layer.adapter is None else [scale, layer.adapter.A, layer.adapter.B]
-    if not all(torch.isfinite(part).all() for part in side):
-        raise CellError(f"{artefact}: {layer.name}: a scale or adapter is not finite")
-    if tuple(layer.grid.shape) != tuple(layer.codes.shape):
-        raise CellError(f"{artefact}: {layer.name}: codes {tuple(layer.codes.shape)} on a grid {layer.grid.shape}")
 
 
 def with_codes(artefact: Path, out: Path, codes: dict[str, Tensor]) -> None:
@@ -114,20 +128,14 @@ def with_codes(artefact: Path, out: Path, codes: dict[str, Tensor]) -> None:
 
     codes: layer name to [out, in]; layers left out keep theirs. Unknown layers and codes off the grid are ValueErrors.
     """
-    layers, kind = read_layers(artefact), format_of(artefact)
+    layers, reader = read_layers(artefact), _reader(artefact)
+    changed = {}
     for name, code in codes.items():
-        if name not in layers or code.shape != layers[name].codes.shape:
-            raise ValueError(f"{name}: no such layer in {artefact}, or codes of another shape")
+        if name not in layers or not layers[name].patchable or code.shape != layers[name].codes.shape:
+            raise ValueError(
+                f"{name}: no such layer in {artefact}, none with a code a weight, or codes of another shape"
+            )
         if code.min() < 0 or code.max() >= 2 ** layers[name].grid.bits:
             raise ValueError(f"{name}: codes outside 0 … {2 ** layers[name].grid.bits - 1}")
-    replace_tensors(artefact, out, dict(_packed(kind, layers[name], code) for name, code in codes.items()))
-
-
-def _packed(kind: Format, layer: QuantizedLinear, codes: Tensor) -> tuple[str, Tensor]:
-    if kind is Format.COMPRESSED:
-        from bitsafe.artefacts.compressed import pack_codes
-
-        return f"{layer.name}.weight_packed", pack_codes(codes, layer.grid.bits)
-    from bitsafe.artefacts.nf4_file import pack_nibbles
-
-    return f"{layer.name}.weight", pack_nibbles(codes)
+        changed |= reader.with_codes(layers[name], code)
+    replace_tensors(artefact, out, changed)

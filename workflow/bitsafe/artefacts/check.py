@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitsafe.artefacts.artefact import Format, format_of, pointer_is_stale, read_layers
 from bitsafe.artefacts.checkpoint import decoder_linears
-from bitsafe.artefacts.grids import QuantizedLinear
+from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.load import load_dense
 from bitsafe.artefacts.sizes import measure
 from bitsafe.data.chat import IGNORED, Example, collate, encode
@@ -54,7 +54,7 @@ def prove(
     return facts
 
 
-def _require_layers(artefact: Path, names: list[str], layers: dict[str, QuantizedLinear], bits: int) -> None:
+def _require_layers(artefact: Path, names: list[str], layers: dict[str, Layer], bits: int) -> None:
     if bits == 16:
         if layers:
             raise CellError(f"{artefact}: quantized, where full precision was asked for")
@@ -67,8 +67,8 @@ def _require_layers(artefact: Path, names: list[str], layers: dict[str, Quantize
         )
     if surplus := sorted(set(layers) - set(names)):
         raise CellError(f"{artefact}: {surplus[0]} is quantized, but no decoder layer of the source")
-    if wrong := [layer for layer in layers.values() if layer.grid.bits != bits]:
-        raise CellError(f"{artefact}: {wrong[0].name} has {wrong[0].grid.bits} bits, {bits} were asked for")
+    if wrong := [layer for layer in layers.values() if layer.bits != bits]:
+        raise CellError(f"{artefact}: {wrong[0].name} has {wrong[0].bits} bits, {bits} were asked for")
 
 
 def _compare(artefact: Path, source: Path, conversations: list[dict], dtype: str) -> dict[str, float]:

@@ -13,7 +13,8 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig
 from torch import Tensor
 
 from bitsafe.artefacts.checkpoint import copy_side_files, read_config, write_config, write_tensors
-from bitsafe.artefacts.grids import AffineGrid, QuantizedLinear
+from bitsafe.artefacts.grids import AffineGrid
+from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.errors import CellError
 
 QUANT_METHOD = "compressed-tensors"
@@ -64,19 +65,22 @@ def pack_codes(codes: Tensor, bits: int, packed_dim: int = 1) -> Tensor:
     return pack_to_int32((codes.to(torch.int16) - 2 ** (bits - 1)).to(torch.int8), bits, packed_dim=packed_dim)
 
 
-def _unpack(words: Tensor, bits: int, shape: tuple[int, int], packed_dim: int = 1) -> Tensor:
+def with_codes(layer: QuantizedLinear, codes: Tensor) -> dict[str, Tensor]:
+    """The stored tensors of `layer` that change when its codes do."""
+    return {f"{layer.name}.weight_packed": pack_codes(codes, layer.grid.bits)}
+
+
+def unpack_codes(words: Tensor, bits: int, shape: tuple[int, int], packed_dim: int = 1) -> Tensor:
+    """The reverse of `pack_codes`: uint8 codes of this shape."""
     signed = unpack_from_int32(words, bits, torch.Size(shape), packed_dim=packed_dim)
     return (signed.to(torch.int16) + 2 ** (bits - 1)).to(torch.uint8)
 
 
-def read_compressed(folder: Path, tensors: dict[str, Tensor]) -> dict[str, QuantizedLinear]:
-    """The quantized layers of an artefact, by name; an incomplete layer is a CellError that names it."""
+def read(folder: Path, tensors: dict[str, Tensor]) -> dict[str, QuantizedLinear]:
+    """The quantized layers of an artefact, by name; an incomplete one is a KeyError."""
     args = _weight_args_of(folder)
     names = sorted(name.removesuffix(".weight_packed") for name in tensors if name.endswith(".weight_packed"))
-    try:
-        return {name: _read_layer(name, tensors, args) for name in names}
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise CellError(f"{folder}: a quantized layer cannot be read ({type(error).__name__}: {error})") from error
+    return {name: _read_layer(name, tensors, args) for name in names}
 
 
 def _weight_args_of(folder: Path) -> QuantizationArgs:
@@ -91,6 +95,6 @@ def _read_layer(name: str, tensors: dict[str, Tensor], args: QuantizationArgs) -
     shape = tuple(tensors[f"{name}.weight_shape"].tolist())
     zero_point = None
     if not args.symmetric:
-        zero_point = _unpack(tensors[f"{name}.weight_zero_point"], bits, tuple(scale.shape), packed_dim=0)
-    codes = _unpack(tensors[f"{name}.weight_packed"], bits, shape)
+        zero_point = unpack_codes(tensors[f"{name}.weight_zero_point"], bits, tuple(scale.shape), packed_dim=0)
+    codes = unpack_codes(tensors[f"{name}.weight_packed"], bits, shape)
     return QuantizedLinear(name, codes, AffineGrid(bits, shape[1] // scale.shape[1], scale, zero_point))

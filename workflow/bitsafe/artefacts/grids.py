@@ -34,7 +34,11 @@ class AffineGrid:
     def side_bits(self) -> int:
         """Bits of scales and zero-points as they are stored."""
         zero_bits = 0 if self.zero_point is None else self.zero_point.numel() * self.bits
-        return self.scale.numel() * _bits_of(self.scale) + zero_bits
+        return self.scale.numel() * bits_of(self.scale) + zero_bits
+
+    def side(self) -> list[Tensor]:
+        """The stored floating-point tensors."""
+        return [self.scale]
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Codes [out, in] to float32 weights [out, in]."""
@@ -71,7 +75,11 @@ class TableGrid:
     @property
     def side_bits(self) -> int:
         """Bits of the block maxima and of the table, which bitsandbytes stores with every layer."""
-        return self.absmax.numel() * _bits_of(self.absmax) + self.levels.numel() * _bits_of(self.levels)
+        return self.absmax.numel() * bits_of(self.absmax) + self.levels.numel() * bits_of(self.levels)
+
+    def side(self) -> list[Tensor]:
+        """The stored floating-point tensors."""
+        return [self.absmax, self.levels]
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Codes [out, in] to float32 weights [out, in]."""
@@ -90,43 +98,6 @@ class TableGrid:
 
 
 Grid = AffineGrid | TableGrid
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A LoRA adapter left beside its layer: W + scaling · B A (Hu et al. 2021, eq. 3). A: [r, in], B: [out, r]."""
-
-    A: Tensor
-    B: Tensor
-    scaling: float
-
-    @property
-    def side_bits(self) -> int:
-        return self.A.numel() * _bits_of(self.A) + self.B.numel() * _bits_of(self.B)
-
-    def delta(self) -> Tensor:
-        """What the adapter adds, float32 [out, in]."""
-        return self.scaling * (self.B.float() @ self.A.float())
-
-
-@dataclass(frozen=True)
-class QuantizedLinear:
-    """One quantized layer of an artefact. codes: uint8 [out, in]."""
-
-    name: str
-    codes: Tensor
-    grid: Grid
-    adapter: LowRank | None = None
-
-    @property
-    def side_bits(self) -> int:
-        """Bits beside the codes: scales, zero-points, tables and the adapter."""
-        return self.grid.side_bits + (self.adapter.side_bits if self.adapter else 0)
-
-    def dense(self) -> Tensor:
-        """The weight this layer computes with, float32 [out, in], adapter included."""
-        weight = self.grid.dequantize(self.codes)
-        return weight if self.adapter is None else weight + self.adapter.delta()
 
 
 def affine_grid(
@@ -165,5 +136,6 @@ class _StraightThrough(torch.autograd.Function):
         return gradient, None
 
 
-def _bits_of(tensor: Tensor) -> int:
+def bits_of(tensor: Tensor) -> int:
+    """Bits of one entry as it is stored."""
     return tensor.element_size() * 8

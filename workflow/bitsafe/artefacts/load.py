@@ -7,27 +7,19 @@ import torch
 import transformers
 from torch import Tensor
 
-from bitsafe.artefacts.artefact import Format, dense_folder, format_of, layers_of
+from bitsafe.artefacts.activations import quantize_activations
+from bitsafe.artefacts.artefact import Format, dense_folder, format_of, layers_of, owner
 from bitsafe.artefacts.checkpoint import read_tensors
+from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.quiet import quiet
 from bitsafe.errors import CellError, UserError
-
-# What the formats store beside a weight; every other tensor belongs to the model as it is.
-_SIDE = (
-    ".weight_packed",
-    ".weight_scale",
-    ".weight_shape",
-    ".weight_zero_point",
-    ".weight.absmax",
-    ".weight.quant_map",
-)
-_STATE = ".weight.quant_state."
 
 
 def load_dense(artefact: Path, dtype: str | torch.dtype) -> tuple[Any, Any]:
     """(model, tokenizer) of an artefact or of any Hugging Face folder, on the CPU, in `dtype`, in eval mode.
 
     Quantized weights are dequantized in float32, an adapter is added in float32, and the sum is rounded to `dtype`.
+    Where the method quantizes activations too, they are rounded in the forward pass (bitsafe.artefacts.activations).
     A missing or surplus tensor is a CellError that names it.
     """
     dtype = as_dtype(dtype)
@@ -35,7 +27,10 @@ def load_dense(artefact: Path, dtype: str | torch.dtype) -> tuple[Any, Any]:
     if kind in (Format.POINTER, Format.DENSE):
         folder = dense_folder(artefact)
         return load_model(folder, dtype), load_tokenizer(folder)
-    return load_model(artefact, dtype, dense_tensors(artefact, dtype)), load_tokenizer(artefact)
+    tensors, layers = dense_tensors(artefact, dtype)
+    model = load_model(artefact, dtype, tensors)
+    quantize_activations(model, artefact, layers)
+    return model, load_tokenizer(artefact)
 
 
 def load_model(folder: Path, dtype: str | torch.dtype, tensors: dict[str, Tensor] | None = None) -> Any:
@@ -77,13 +72,12 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def dense_tensors(artefact: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The artefact's tensors with every quantized layer turned into one dense weight."""
+def dense_tensors(artefact: Path, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Layer]]:
+    """The artefact's tensors with every quantized layer turned into one dense weight, and those layers."""
     tensors = read_tensors(artefact)
     layers = layers_of(artefact, tensors)
     if not layers:
         raise CellError(f"{artefact}: its config says quantized, but no layer of it is")
-    kept = {
-        name: tensor for name, tensor in tensors.items() if not name.endswith(_SIDE) and ".quant_state." not in name
-    }
-    return kept | {f"{name}.weight": layer.dense().to(dtype) for name, layer in layers.items()}
+    names = set(layers)
+    kept = {name: tensor for name, tensor in tensors.items() if owner(name, names) is None}
+    return kept | {f"{name}.weight": layer.dense().to(dtype) for name, layer in layers.items()}, layers

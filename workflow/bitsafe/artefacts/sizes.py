@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitsafe.artefacts.artefact import ADAPTER, dense_folder
+from bitsafe.artefacts.artefact import ADAPTER, dense_folder, owner
 from bitsafe.artefacts.checkpoint import tensor_headers, weight_files
-from bitsafe.artefacts.grids import QuantizedLinear
+from bitsafe.artefacts.layers import Layer
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -19,11 +19,11 @@ class Sizes:
     size_ratio: float
 
 
-def measure(artefact: Path, source: Path, names: list[str], layers: dict[str, QuantizedLinear]) -> Sizes:
+def measure(artefact: Path, source: Path, names: list[str], layers: dict[str, Layer]) -> Sizes:
     """The sizes of an artefact whose decoder layers are `names`; `layers` is empty for full precision."""
-    headers = tensor_headers(dense_folder(artefact))
-    stored = 8 * sum(size for name, (_, size) in headers.items() if _layer_of(name) in set(names))
-    weights = sum(_count(shape) for name, (shape, _) in tensor_headers(source).items() if _layer_of(name) in set(names))
+    headers, known = tensor_headers(dense_folder(artefact)), set(names)
+    stored = 8 * sum(size for name, (_, size) in headers.items() if owner(name, known))
+    weights = sum(_count(shape) for name, (shape, _) in tensor_headers(source).items() if owner(name, known))
     if not layers:
         return Sizes(stored / weights, stored / weights, weight_bytes(artefact) / weight_bytes(source))
     adapter = sum(layer.adapter.side_bits for layer in layers.values() if layer.adapter)
@@ -34,10 +34,10 @@ def measure(artefact: Path, source: Path, names: list[str], layers: dict[str, Qu
     )
 
 
-def effective_bits(layers: dict[str, QuantizedLinear]) -> float:
-    """(codes at log2 size + scales + zero-points + tables + adapters) / quantized weights."""
-    total = sum(layer.codes.numel() * layer.grid.bits + layer.side_bits for layer in layers.values())
-    return total / sum(layer.codes.numel() for layer in layers.values())
+def effective_bits(layers: dict[str, Layer]) -> float:
+    """(codes at log2 size + scales + zero-points + tables + codebooks + outliers + adapters) / quantized weights."""
+    total = sum(layer.code_bits + layer.side_bits for layer in layers.values())
+    return total / sum(layer.numel for layer in layers.values())
 
 
 def weight_bytes(artefact: Path) -> int:
@@ -45,11 +45,6 @@ def weight_bytes(artefact: Path) -> int:
     adapter = artefact / ADAPTER / _ADAPTER_FILE
     files = [*weight_files(dense_folder(artefact)), *([adapter] if adapter.exists() else [])]
     return sum(file.stat().st_size for file in files)
-
-
-def _layer_of(tensor: str) -> str:
-    """The layer a tensor's name belongs to: X for X.weight, X.weight_packed, X.weight.absmax …"""
-    return tensor.partition(".weight")[0]
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from bitsafe.artefacts.artefact import read_layers, with_codes
+from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.load import load_dense
 from bitsafe.data.conversations import prompts_only
+from bitsafe.errors import UserError
 from bitsafe.files import sha256_file, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
@@ -25,8 +27,9 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     """Patch the cell of `job` with masks taken from `score`, write the artefact, and return facts for the manifest."""
     settings = Settings.read(job.params)
     began = time.monotonic()
+    quantized = patchable_layers(job)
     model, tokenizer, rows, facts = collect(job, settings)
-    layers = attach(for_training(model), read_layers(job.artefact), settings.start, job.seed)
+    layers = attach(for_training(model), quantized, settings.start, job.seed)
     facts["pair_seconds"] = time.monotonic() - began
     if rows:  # nothing to learn where both models say the same: the artefact is copied as it is
         pairs = [encode_pair(tokenizer, row, settings) for row in rows]
@@ -36,6 +39,17 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     with_codes(job.artefact, job.out, codes)
     log.info("%.2f %% of the codes changed, %d mask refreshes", 100 * facts["codes_changed"], facts.get("refreshes", 0))
     return facts | {"seconds": time.monotonic() - began}
+
+
+def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
+    """The cell's layers; a UserError where their weights have no codes of their own."""
+    layers = read_layers(job.artefact)
+    if bound := [layer for layer in layers.values() if not layer.patchable]:
+        kind = type(bound[0]).__name__
+        raise UserError(
+            f"matrix: patches: no patch for this method yet: its weights share codes ({kind}): leave it out"
+        )
+    return layers
 
 
 def collect(job: PatchJob, settings: Settings) -> tuple[Any, Any, list[dict], dict[str, Any]]:

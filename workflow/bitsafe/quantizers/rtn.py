@@ -2,7 +2,8 @@
 
 from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.compressed import write_compressed
-from bitsafe.artefacts.grids import QuantizedLinear, affine_grid
+from bitsafe.artefacts.grids import affine_grid
+from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.quantizers.base import QuantizeJob, linears, require_bits, require_groups, require_params, source_tensors
 
 VERSION = 1

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitsafe.artefacts.grids import AffineGrid, Grid, QuantizedLinear, straight_through
+from bitsafe.artefacts.grids import AffineGrid, Grid, straight_through
+from bitsafe.artefacts.layers import QuantizedLinear
 
 Start = Literal["uniform", "centre"]
 
@@ -55,9 +56,19 @@ def attach(
     for name, layer in quantized.items():
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
-        layers[name] = LatentLinear(layer, getattr(owner, child).bias, start_weights(layer, start, generator))
+        old = getattr(owner, child)
+        layers[name] = LatentLinear(layer, old.bias, start_weights(layer, start, generator))
+        _keep_hooks(old, layers[name])
         setattr(owner, child, layers[name])
     return layers
+
+
+def _keep_hooks(old: nn.Module, new: nn.Module) -> None:
+    """A method that rounds activations does so with hooks: the patched model must round them too."""
+    for hook in old._forward_pre_hooks.values():
+        new.register_forward_pre_hook(hook)
+    for hook in old._forward_hooks.values():
+        new.register_forward_hook(hook)
 
 
 def start_weights(quantized: QuantizedLinear, start: Start, generator: torch.Generator) -> Tensor:

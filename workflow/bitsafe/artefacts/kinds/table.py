@@ -1,0 +1,39 @@
+"""A table of levels times one absolute maximum a block: NF3 and NF2, which bitsandbytes has not."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitsafe.artefacts.grids import TableGrid
+from bitsafe.artefacts.layers import QuantizedLinear
+
+
+def stored(layer: QuantizedLinear) -> dict[str, Tensor]:
+    """codes: int32 words [out, in·bits/32] (compressed-tensors' packing); absmax: [n_blocks]; levels: [2^bits]."""
+    return {
+        "codes": packed(layer.codes, layer.bits),
+        "absmax": layer.grid.absmax,
+        "levels": layer.grid.levels,
+        "shape": torch.tensor(layer.shape),
+    }
+
+
+def restored(name: str, parts: dict[str, Tensor], settings: dict[str, Any]) -> QuantizedLinear:
+    shape = tuple(parts["shape"].tolist())
+    grid = TableGrid(parts["levels"], parts["absmax"], settings["block_size"], shape)
+    return QuantizedLinear(name, unpacked(parts["codes"], grid.bits, shape), grid)
+
+
+def packed(codes: Tensor, bits: int) -> Tensor:
+    """Unsigned codes [rows, columns] of 1 to 8 bits to int32 words."""
+    from bitsafe.artefacts.compressed import pack_codes
+
+    return pack_codes(codes, bits)
+
+
+def unpacked(words: Tensor, bits: int, shape: tuple[int, int]) -> Tensor:
+    """The reverse of `packed`: uint8 [rows, columns]."""
+    from bitsafe.artefacts.compressed import unpack_codes
+
+    return unpack_codes(words, bits, shape)
