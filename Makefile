@@ -23,7 +23,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(if $(CI),,-x) tests/unit tests/workflow
 
 test-toy: $(STAMP)
-	$(BIN)/python -m pytest tests/toy
+	$(BIN)/python -m pytest -rx tests/toy
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
