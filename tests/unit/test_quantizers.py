@@ -16,7 +16,7 @@ from bitsafe.artefacts.load import load_dense, load_model
 from bitsafe.data.chat import Example, collate, encode_all
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, sha256_folder
-from bitsafe.quantizers.base import QuantizeJob
+from bitsafe.quantizers.base import QuantizeJob, require_memory
 from bitsafe.quantizers.calibration import calibration_batches, calibration_facts, draw
 from bitsafe.quantizers.training import token_losses
 
@@ -279,3 +279,10 @@ def test_a_method_that_needs_only_torch_imports_no_quantization_library():
 def test_loading_keeps_tied_weights_tied(made):
     model = load_model(made[0] / "full", "float32")
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_model_too_large_for_the_memory_is_refused_before_work_starts(tiny_llama, tmp_path, monkeypatch):
+    memory = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr("bitsafe.quantizers.base.psutil.virtual_memory", lambda: memory)
+    with pytest.raises(UserError, match="GB of memory are free"):
+        require_memory(QuantizeJob(tiny_llama, tmp_path, 4))

@@ -1,13 +1,15 @@
 """What every quantizer is given, and what is wrong with it before any work starts."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
-from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors
+from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors, tensor_headers
 from bitsafe.errors import UserError
 from bitsafe.matrix.tables import suggestion
 
@@ -85,6 +87,17 @@ def source_tensors(job: QuantizeJob) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{job.source}: {name} holds NaN or infinity: fetch the checkpoint again")
     return tensors
+
+
+def require_memory(job: QuantizeJob) -> None:
+    """UserError when the weights alone, as they are computed with, do not fit what memory is free."""
+    weights = sum(math.prod(shape) for shape, _ in tensor_headers(job.source).values())
+    need, free = weights * torch.finfo(getattr(torch, job.dtype)).bits // 8, psutil.virtual_memory().available
+    if need > free:
+        raise UserError(
+            f"{job.source}: its weights take {need / 1e9:.1f} GB in {job.dtype}, {free / 1e9:.1f} GB of memory are "
+            "free: close other jobs, or use a machine with more"
+        )
 
 
 def seed_everything(seed: int) -> None:

@@ -10,7 +10,7 @@ from bitsafe.cells import Cell
 from bitsafe.generate.device import compute_dtype
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
-from bitsafe.quantizers.base import QuantizeJob
+from bitsafe.quantizers.base import QuantizeJob, require_memory
 from bitsafe.steps.make import learning_rows, make_artefacts
 
 
@@ -21,7 +21,9 @@ def quantize(run: Run, cell: Cell) -> None:
 
     def make(replicate: int, source: Path, out: Path, rows: list[dict]) -> dict[str, Any]:
         seed = run.config.seed + replicate
-        facts = module.quantize(QuantizeJob(source, out, cell.bits, params, rows, seed, dtype))
+        job = QuantizeJob(source, out, cell.bits, params, rows, seed, dtype)
+        require_memory(job)
+        facts = module.quantize(job)
         proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=cell.bits, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 
