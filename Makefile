@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy bench lint lock
+.PHONY: run test run-real test-toy bench bench-smollm2 lint lock
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,10 @@ test-toy: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
+
+# SmolLM2-135M through every method and bit-width; hours, resumable
+bench-smollm2: $(STAMP)
+	$(BIN)/python -m tests.bench.smollm2
 
 lint: $(STAMP)
 	$(BIN)/ruff check workflow tests

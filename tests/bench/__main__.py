@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("overhead",)
+NAMES = ("overhead", "distortion", "quantizers")
 
 
 def machine() -> dict:

@@ -1,0 +1,132 @@
+"""smollm2: SmolLM2-135M through every method and bit-width on the CPU, one process a cell, resumable.
+
+`make bench-smollm2` leaves results/bench/smollm2/<method>-<bits>.json, one a cell (what is there is kept), and the
+table results/bench/smollm2.md. A cell past 15 minutes is listed "not run". aqlm and quip_sharp take the first four
+blocks, as a checkpoint of their own: their perplexities compare with that source's alone.
+
+The checkpoint out of the wheel was 4-bit already (Q4_1, groups of 32): the 4-bit rows say nothing about methods.
+"""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bitsafe.artefacts.check import prove
+from bitsafe.artefacts.checkpoint import copy_side_files, read_tensors, write_config, write_tensors
+from bitsafe.data.checkpoints import fetch_model
+from bitsafe.data.conversations import load_conversations
+from bitsafe.errors import CellError, UserError
+from bitsafe.files import write_json
+from bitsafe.matrix.tables import ROOT, Tables
+from bitsafe.quantizers.base import QuantizeJob
+
+OUT = Path("results/bench/smollm2")
+CHECKPOINT, SHORT = Path("results/models/smollm2/checkpoint"), Path("results/models/smollm2_4blocks")
+FEW_BLOCKS, BLOCKS = ("aqlm", "quip_sharp"), 4
+LIMIT_SECONDS, CALIBRATION, HELD_OUT = 900, 16, 8
+METHODS = ("rtn", "gptq", "awq", "quik", "quik_weight_only", "quip_sharp", "aqlm", "llm_int8", "nf4", "fp4")
+METHODS += ("ste", "llm_qat", "qlora", "qlora_merged", "qlora_requantized")
+FEW_STEPS = {"steps": 10, "distill_steps": 5, "samples": 16, "batch_size": 4}  # what fits a CPU
+UNCHANGED = ("gptq", "awq", "quik", "quik_weight_only", "quip_sharp")  # their `samples` is CALIBRATION
+
+
+def cells() -> list[tuple[str, int]]:
+    tables = Tables()
+    return [(name, bits) for name in METHODS for bits in tables.get("methods", name, "bench").bits]
+
+
+def main() -> int:
+    prepare()
+    todo = cells()
+    for count, (method, bits) in enumerate(todo, 1):
+        file = OUT / f"{method}-{bits}.json"
+        if not file.exists():
+            print(f"[{count}/{len(todo)}] {method} {bits} bits", flush=True)
+            run_cell(method, bits, file)
+    text = table([json.loads((OUT / f"{method}-{bits}.json").read_text()) for method, bits in todo])
+    OUT.with_suffix(".md").write_text(text)
+    print(text)
+    return 0
+
+
+def prepare() -> None:
+    """The checkpoint and its first four blocks."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    if not (CHECKPOINT / "config.json").exists():
+        fetch_model(Tables().get("models", "smollm2", "bench").model_dump() | {"name": "smollm2"}, CHECKPOINT)
+    if (SHORT / "config.json").exists():
+        return
+    shutil.rmtree(SHORT, ignore_errors=True)
+    SHORT.mkdir(parents=True)
+    whole = read_tensors(CHECKPOINT)
+    kept = {name: t for name, t in whole.items() if ".layers." not in name or int(name.split(".")[2]) < BLOCKS}
+    write_tensors(SHORT, kept)
+    copy_side_files(CHECKPOINT, SHORT)
+    write_config(CHECKPOINT, SHORT, num_hidden_layers=BLOCKS)
+
+
+def run_cell(method: str, bits: int, file: Path) -> None:
+    """One cell in a process of its own, so that its peak memory is its own and it can be stopped."""
+    row = {"method": method, "bits": bits, "blocks": BLOCKS if method in FEW_BLOCKS else "all"}
+    try:
+        command = [sys.executable, "-m", "tests.bench.smollm2", method, str(bits), str(file)]
+        done = subprocess.run(command, timeout=LIMIT_SECONDS, capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        write_json(file, row | {"not_run": f"past {LIMIT_SECONDS // 60} minutes"})
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        write_json(file, row | {"not_run": last})
+
+
+def measure(method: str, bits: int) -> dict:
+    """Quantize, prove on conversations that no method saw, and tell what it took."""
+    row = Tables().get("methods", method, "bench")
+    source = SHORT if method in FEW_BLOCKS else CHECKPOINT
+    data = Tables().get("datasets", "everyday", "bench").model_dump() | {"name": "everyday"}
+    rows = load_conversations(data, ROOT, answered=True)
+    seen, held_out = rows[:CALIBRATION], rows[-HELD_OUT:]
+    few = {key: value for key, value in FEW_STEPS.items() if key in row.params and method not in UNCHANGED}
+    needs_data = row.risk_use != "no"
+    with TemporaryDirectory(dir=OUT) as folder:
+        out = Path(folder)
+        job = QuantizeJob(source, out, bits, row.params | few, seen if needs_data else [], 0, "float32")
+        started = time.monotonic()
+        import_module(row.module).quantize(job)
+        seconds = time.monotonic() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        facts = prove(out, source, {}, held_out, bits=16 if row.params.get("form") == "merged" else bits)
+    found = {"method": method, "bits": bits, "blocks": BLOCKS if method in FEW_BLOCKS else "all", "changed": few}
+    wanted = ("effective_bits", "stored_bits", "logit_error", "perplexity", "perplexity_source")
+    return found | {key: facts[key] for key in wanted} | {"seconds": seconds, "peak_gb": peak}
+
+
+def table(rows: list[dict]) -> str:
+    lines = ["| method | bits | effective | blocks | perplexity (source) | logit error | minutes | peak GB |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        name = f"| `{row['method']}` | {row['bits']} |"
+        if "not_run" in row:
+            lines.append(f"{name} | {row['blocks']} | not run: {row['not_run']} | | | |")
+            continue
+        perplexity = f"{row['perplexity']:.4g} ({row['perplexity_source']:.4g})"
+        lines.append(
+            f"{name} {row['effective_bits']:.2f} | {row['blocks']} | {perplexity} | {row['logit_error']:.3f} "
+            f"| {row['seconds'] / 60:.1f} | {row['peak_gb']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        raise SystemExit(main())
+    try:
+        write_json(Path(sys.argv[3]), measure(sys.argv[1], int(sys.argv[2])))
+    except (CellError, UserError) as error:
+        raise SystemExit(str(error)) from error
