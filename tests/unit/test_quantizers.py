@@ -274,7 +274,7 @@ def test_calibration_batches_need_no_padding_and_cut_little():
 
 
 def test_a_method_that_needs_only_torch_imports_no_quantization_library():
-    code = "import sys; from bitsafe.quantizers import full, rtn, ste; print([m for m in %r if m in sys.modules])"
+    code = "import sys; from bitsafe.quantizers import full, llm_qat, quik, rtn, ste; print([m for m in %r if m in sys.modules])"
     heavy = ["llmcompressor", "bitsandbytes", "peft", "datasets"]
     found = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

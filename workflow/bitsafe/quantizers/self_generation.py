@@ -17,6 +17,7 @@ from bitsafe.generate.sampling import resolve, uniforms
 LIKELIEST = 4  # tokens after the drawn one; the paper takes 3 to 5
 BATCH = 64
 SAMPLED = {"do_sample": True, "temperature": 1.0}
+UNREADABLE = "\ufffd"  # what a tokenizer decodes a lone byte to
 _MARK = "QUESTION"
 
 
@@ -79,10 +80,11 @@ def user_opening(tokenizer: Any) -> list[int]:
 
 
 def first_tokens(tokenizer: Any, count: int, seed: int) -> list[int]:
-    """Tokens drawn alike from the vocabulary, special and blank ones left out."""
+    """Tokens drawn alike from the vocabulary; special and blank ones and parts of a letter are left out."""
     draw, special, found = random.Random(seed), set(tokenizer.all_special_ids), []
     while len(found) < count:
         token = draw.randrange(len(tokenizer))
-        if token not in special and tokenizer.decode([token]).strip():
+        text = tokenizer.decode([token])
+        if token not in special and text.strip() and UNREADABLE not in text:
             found.append(token)
     return found
