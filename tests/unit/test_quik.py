@@ -289,6 +289,7 @@ def test_a_broken_layer_is_caught_and_named(made, tmp_path, part, change, messag
     [
         ({"outliers": 1.0}, r"params\.outliers: 1.0: a share"),
         ({"clip_search": 100}, r"params\.clip_search: 100: a number from 0 to 99"),
+        ({"eight_bit": "down_proj"}, r"params\.eight_bit: down_proj: a list of names"),
         ({"dampening": 0}, r"params\.dampening: 0: a positive"),
     ],
 )

@@ -51,7 +51,9 @@ class Settings:
     @classmethod
     def of(cls, params: dict[str, Any]) -> "Settings":
         own = {key: value for key, value in params.items() if key != "samples"}
-        made = cls(**(own | {"eight_bit": tuple(own.get("eight_bit", cls.eight_bit))}))
+        wide = own.get("eight_bit", cls.eight_bit)
+        _require(isinstance(wide, list | tuple), "eight_bit", wide, "a list of names, such as [down_proj],")
+        made = cls(**(own | {"eight_bit": tuple(wide)}))
         _require(0 <= made.outliers < 1, "outliers", made.outliers, "a share from 0 to below 1")
         _require(0 <= made.clip_search < 100, "clip_search", made.clip_search, "a number from 0 to 99")
         _require(made.dampening > 0, "dampening", made.dampening, "a positive number")
