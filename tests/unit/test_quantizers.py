@@ -22,6 +22,7 @@ from bitsafe.quantizers.training import token_losses
 
 TRAINING = {"steps": 4, "lr": 1e-3, "batch_size": 8}
 LORA = TRAINING | {"rank": 4, "alpha": 8}
+DISTILLATION = TRAINING | {"samples": 6, "tokens": 8, "distill_steps": 2}
 CASES = {
     "full": (16, TRAINING),
     "rtn": (4, {}),
@@ -30,8 +31,10 @@ CASES = {
     "nf4": (4, {}),
     "ste": (4, TRAINING),
     "qlora": (4, LORA),
+    "quik": (4, {}),
+    "llm_qat": (4, DISTILLATION),
 }
-NEED_DATA = ["gptq", "awq", "ste", "qlora"]
+NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik"]
 
 
 def run(method, source, out, conversations, **changes):
@@ -51,7 +54,8 @@ def made(tmp_path_factory, tiny_llama, conversations):
 
 @pytest.mark.parametrize("method", CASES)
 def test_the_artefact_passes_its_proof(made, method, tiny_llama, conversations):
-    limits = {"logit_error": 1.2 if method in ("full", "ste") else 0.6}  # these two learn every weight, at a high rate
+    learned = method in ("full", "ste", "llm_qat")  # every weight of them, at a high rate
+    limits = {"logit_error": 1.2 if learned else 0.6}
     proof = prove(made[0] / method, tiny_llama, limits, conversations, bits=CASES[method][0])
     assert proof["quantized_layers"] == (0 if method == "full" else 14)
     assert proof["logit_error"] > 0
@@ -64,7 +68,7 @@ def test_made_again_in_the_same_process_it_is_the_same(made, method, tiny_llama,
     assert facts == made[1][method]
 
 
-@pytest.mark.parametrize("method", ["full", "ste", "qlora"])
+@pytest.mark.parametrize("method", ["full", "ste", "qlora", "llm_qat"])
 def test_training_lowers_the_loss_and_the_seed_matters(made, method, tiny_llama, conversations, tmp_path):
     facts = made[1][method]
     assert facts["final_loss"] < facts["first_loss"]
@@ -270,7 +274,8 @@ def test_calibration_batches_need_no_padding_and_cut_little():
 
 
 def test_a_method_that_needs_only_torch_imports_no_quantization_library():
-    code = "import sys; from bitsafe.quantizers import full, rtn, ste; print([m for m in %r if m in sys.modules])"
+    light = "full, llm_qat, quik, rtn, ste"
+    code = f"import sys; from bitsafe.quantizers import {light}; print([m for m in %r if m in sys.modules])"
     heavy = ["llmcompressor", "bitsandbytes", "peft", "datasets"]
     found = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

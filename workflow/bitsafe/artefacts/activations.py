@@ -104,7 +104,8 @@ def fake_quantize(x: Tensor, rule: Rule, columns: Tensor | None = None) -> Tenso
         kept |= wide.abs() >= rule.threshold
     rounded = _symmetric(wide, rule.bits, kept) if rule.symmetric else _asymmetric(wide, rule.bits, kept)
     rounded = torch.where(kept, wide, rounded).to(x.dtype)
-    return x + (rounded - x).detach() if x.requires_grad else rounded
+    # x − x is zero, so training computes with the very numbers that an answer is computed with
+    return rounded + (x - x.detach()) if x.requires_grad else rounded
 
 
 def _symmetric(x: Tensor, bits: int, kept: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ entered with the outputs of the quantized blocks before it, as in GPTQ (Frantar 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from bitsafe.errors import CellError, UserError
 
 # one calibration batch on its way: hidden states [rows, tokens, hidden] and the block's other arguments
 Batch = tuple[Tensor, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What calibration tells of a layer's inputs X [in, tokens], both float32 on the CPU.
+
+    gram: X Xᵀ / tokens, [in, in], half GPTQ's Hessian. peak: the largest |x| of each feature, [in].
+    """
+
+    gram: Tensor
+    peak: Tensor
 
 
 class Block:
@@ -40,20 +52,39 @@ class Block:
         return out[0] if isinstance(out, tuple) else out
 
     def grams(self) -> dict[str, Tensor]:
-        """X Xᵀ / tokens of each layer's inputs X [in, tokens], float32 [in, in] on the CPU; half GPTQ's Hessian."""
-        sums: dict[str, Tensor] = {}
-        counts: dict[str, int] = {}
-        hooks = [m.register_forward_pre_hook(_gram_hook(path, sums, counts)) for path, m in self.linears.items()]
+        """The Gram matrix of each layer's inputs, float32 [in, in] on the CPU."""
+        return {path: seen.gram for path, seen in self.statistics().items()}
+
+    def statistics(self) -> dict[str, Statistics]:
+        """One pass of the calibration batches: Gram matrix and largest magnitudes of each layer's inputs."""
+        running = {path: _Running() for path in self.linears}
+        hooks = [m.register_forward_pre_hook(running[path].add) for path, m in self.linears.items()]
         try:
             self.outputs()
         finally:
             for hook in hooks:
                 hook.remove()
-        grams = {path: (total / counts[path]).cpu() for path, total in sums.items()}
-        for path, gram in grams.items():
-            if not torch.isfinite(gram).all():
+        found = {path: sums.statistics() for path, sums in running.items()}
+        for path, seen in found.items():
+            if not torch.isfinite(seen.gram).all():
                 raise CellError(f"{path}: its calibration inputs are not finite: the blocks before it have broken down")
-        return grams
+        return found
+
+
+class _Running:
+    """Sums over a layer's calibration inputs, as a hook before its forward pass."""
+
+    def __init__(self) -> None:
+        self.tokens, self.total, self.peak = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].detach().float().flatten(0, -2)
+        self.tokens += len(rows)
+        self.total = self.total.to(rows.device) + rows.T @ rows
+        self.peak = torch.maximum(self.peak.to(rows.device), rows.abs().amax(0))
+
+    def statistics(self) -> Statistics:
+        return Statistics((self.total / self.tokens).cpu(), self.peak.cpu())
 
 
 def walk(model: Any, batches: list[Tensor], wanted: set[str], label: str) -> Iterator[Block]:
@@ -104,15 +135,6 @@ def _entering(model: Any, first: nn.Module, batches: list[Tensor]) -> list[Batch
     finally:
         handle.remove()
     return caught
-
-
-def _gram_hook(path: str, sums: dict[str, Tensor], counts: dict[str, int]) -> Callable:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = inputs[0].detach().float().flatten(0, -2)
-        sums[path] = sums.get(path, 0) + rows.T @ rows
-        counts[path] = counts.get(path, 0) + len(rows)
-
-    return hook
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -1,11 +1,12 @@
 """The one training loop: AdamW at a constant rate on the answers of a risk set.
 
-`full`, `ste` and `qlora` train with it, so that their cells differ by the model they train and by nothing else.
+`full`, `ste`, `qlora` and `llm_qat` train with it, so that their cells differ by the model they train and by nothing
+else; `llm_qat` distils with it too, by another loss.
 """
 
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from bitsafe.errors import CellError, UserError
 
 CLIP_NORM = 1.0
 PARAMS = ("steps", "lr", "batch_size")  # what a row of the method table may set
+
+# (model, collated batch) -> (sum of the losses of the tokens that count, in nats, their number)
+Losses = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,14 @@ def token_losses(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, in
 
 
 def train(
-    model: nn.Module, parameters: Iterable[nn.Parameter], examples: list[Example], settings: Settings, seed: int
+    model: nn.Module,
+    parameters: Iterable[nn.Parameter],
+    examples: list[Example],
+    settings: Settings,
+    seed: int,
+    losses_of: Losses = token_losses,
 ) -> dict[str, Any]:
-    """Minimise the cross-entropy of the answers over `parameters`; everything else stays frozen.
+    """Minimise a mean loss, the cross-entropy of the answers, over `parameters`; everything else stays frozen.
 
     Returns facts for the manifest. A loss that is not finite is a CellError naming step, learning rate and batch.
     """
@@ -73,7 +82,8 @@ def train(
     model.train()
     for step in tqdm(range(settings.steps), desc="fine-tuning", disable=not sys.stderr.isatty(), leave=False):
         batch = next(source)
-        losses.append(_step(model, weights, optimizer, batch, f"step {step + 1} of {settings.steps}"))
+        where = f"step {step + 1} of {settings.steps}"
+        losses.append(_step(model, weights, optimizer, batch, where, losses_of))
     model.eval()
     return {"steps": settings.steps, "lr": settings.lr, "first_loss": losses[0], "final_loss": losses[-1]} | _volume(
         examples, weights
@@ -81,9 +91,14 @@ def train(
 
 
 def _step(
-    model: nn.Module, weights: list[nn.Parameter], optimizer: torch.optim.Optimizer, batch: list[Example], where: str
+    model: nn.Module,
+    weights: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    batch: list[Example],
+    where: str,
+    losses_of: Losses,
 ) -> float:
-    total, count = token_losses(model, collate(batch, pad=0))
+    total, count = losses_of(model, collate(batch, pad=0))
     loss = total / max(count, 1)
     if not torch.isfinite(loss):
         rate = optimizer.param_groups[0]["lr"]
