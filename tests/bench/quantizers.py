@@ -24,6 +24,7 @@ from bitsafe.data.checkpoints import fetch_model
 from bitsafe.data.conversations import load_conversations
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers import aqlm, quik, quip_sharp
+from bitsafe.quantizers.blocks import Statistics, walk
 from bitsafe.quantizers.calibration import calibration_batches
 
 CHECKPOINT = Path("results/models/smollm2/checkpoint")
@@ -34,11 +35,11 @@ GPTQ_DAMPENING = 0.01
 
 @dataclass(frozen=True)
 class Case:
-    """One layer: weight [out, in], Gram matrices X Xᵀ / tokens of what methods see and of what they are scored on."""
+    """One layer: weight [out, in], what calibration tells of its inputs, and the Gram matrix it is scored on."""
 
     name: str
     weight: Tensor
-    seen: Tensor
+    seen: Statistics
     held_out: Tensor
 
     def objective(self, layer: Layer) -> float:
@@ -67,7 +68,7 @@ def gptq(group_size: int) -> Fit:
         zero = grid.zero_point.to(torch.int16) - 2 ** (bits - 1)
         weight, *_ = quantize_weight(
             case.weight[None].clone(),
-            2 * case.seen[None].clone(),
+            2 * case.seen.gram[None].clone(),
             grid.scale[None].float(),
             zero[None].to(torch.int8),
             None,
@@ -84,16 +85,16 @@ def ours(module, **extra) -> Fit:
 
     def fit(case: Case, bits: int) -> Layer:
         params = Tables().get("methods", module.__name__.rpartition(".")[2], "bench").params | extra
-        return module.fit_layer(case.name, case.weight, case.seen, bits, params, 0)
+        more = {"peak": case.seen.peak} if module is quik else {}
+        return module.fit_layer(case.name, case.weight, case.seen.gram, bits, params, 0, **more)
 
     return fit
 
 
 def kmeans(case: Case, bits: int) -> Layer:
     """Residual k-means with AQLM's layout at these bits, blind to the inputs."""
-    return ours(aqlm, max_rounds=0, adam_steps=0)(
-        Case(case.name, case.weight, torch.eye(len(case.seen)), case.held_out), bits
-    )
+    blind = Statistics(torch.eye(case.weight.shape[1]), torch.ones(case.weight.shape[1]))
+    return ours(aqlm, max_rounds=0, adam_steps=0)(Case(case.name, case.weight, blind, case.held_out), bits)
 
 
 METHODS: dict[str, Fit] = {
@@ -153,26 +154,14 @@ def load_cases() -> list[Case]:
     examples = encode_all(load_tokenizer(CHECKPOINT), load_conversations(row, ROOT, answered=True))
     model = load_model(CHECKPOINT, "float32")
     cut = len(examples) // 4
-    held_out, seen = (grams(model, calibration_batches(part)) for part in (examples[:cut], examples[cut:]))
-    return [Case(name, model.get_submodule(name).weight.detach(), seen[name], held_out[name]) for name in LAYERS]
+    held_out, seen = (statistics(model, calibration_batches(part)) for part in (examples[:cut], examples[cut:]))
+    return [Case(name, model.get_submodule(name).weight.detach(), seen[name], held_out[name].gram) for name in LAYERS]
 
 
-@torch.no_grad()
-def grams(model, batches: list[Tensor]) -> dict[str, Tensor]:
-    """X Xᵀ / tokens of the inputs of each layer under test, in the full-precision model."""
-    sums, counts = dict.fromkeys(LAYERS, 0), dict.fromkeys(LAYERS, 0)
-
-    def hook(name: str) -> Callable:
-        def take(module, inputs) -> None:
-            rows = inputs[0].flatten(0, -2)
-            sums[name] = sums[name] + rows.T @ rows
-            counts[name] += len(rows)
-
-        return take
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in LAYERS]
-    for ids in batches:
-        model(input_ids=ids, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    return {name: sums[name] / counts[name] for name in LAYERS}
+def statistics(model, batches: list[Tensor]) -> dict[str, Statistics]:
+    """What enters each layer under test in the full-precision model."""
+    found = {}
+    for block in walk(model, batches, set(LAYERS), "inputs"):
+        if block.linears:
+            found |= block.statistics()
+    return found

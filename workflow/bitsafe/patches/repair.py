@@ -42,7 +42,7 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
 
 
 def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
-    """The cell's layers; a UserError where their weights have no codes of their own."""
+    """The cell's layers; a UserError where a patch cannot move their codes one by one."""
     layers = read_layers(job.artefact)
     if bound := [layer for layer in layers.values() if not layer.patchable]:
         kind = type(bound[0]).__name__
