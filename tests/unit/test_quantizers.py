@@ -30,8 +30,9 @@ CASES = {
     "nf4": (4, {}),
     "ste": (4, TRAINING),
     "qlora": (4, LORA),
+    "quip_sharp": (4, {}),
 }
-NEED_DATA = ["gptq", "awq", "ste", "qlora"]
+NEED_DATA = ["gptq", "awq", "ste", "qlora", "quip_sharp"]
 
 
 def run(method, source, out, conversations, **changes):
