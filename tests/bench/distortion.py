@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator
 
 import torch
+from tests.bench.additive import additive
 from torch import Tensor
 
 from bitsafe.artefacts.grids import TableGrid, affine_grid
 from bitsafe.quantizers.lattice.codec import decode, encode, unit_scale
-from tests.bench.additive import additive
 
 SAMPLES, SCORED_SEED, TUNING_SEED = 2**20, 2026, 7
 BITS = (2, 3, 4)

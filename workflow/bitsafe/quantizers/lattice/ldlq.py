@@ -43,7 +43,7 @@ def block_feedback(hessian: Tensor, block: int) -> Tensor:
 
 
 def damped(gram: Tensor, share: float) -> Tensor:
-    """The Hessian with `share` of its mean diagonal added along it, float64; the identity where no input ever was set."""
+    """The Hessian with `share` of its mean diagonal added along it, float64; the identity for inputs all zero."""
     hessian = gram.double()
     mean = hessian.diagonal().mean()
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
