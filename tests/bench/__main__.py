@@ -29,7 +29,7 @@ def main(names: list[str]) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows, indent=1) + "\n")
         for row in rows:
-            print(f"{row['name']}: {row['ours']:.1f} {row['unit']} against {row['peer']:.1f}, ratio {row['ratio']:.2f}")
+            print(f"{row['name']}: {row['ours']:.4g} {row['unit']} against {row['peer']:.4g}, ratio {row['ratio']:.2f}")
         print(f"{file}")
     return 0
 

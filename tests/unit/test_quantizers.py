@@ -33,8 +33,9 @@ CASES = {
     "qlora": (4, LORA),
     "quik": (4, {}),
     "llm_qat": (4, DISTILLATION),
+    "quip_sharp": (4, {}),
 }
-NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik"]
+NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik", "quip_sharp"]
 
 
 def run(method, source, out, conversations, **changes):
