@@ -30,6 +30,8 @@ CASES = {
     "nf4": (4, {}),
     "ste": (4, TRAINING),
     "qlora": (4, LORA),
+    "llm_int8": (8, {}),
+    "fp4": (4, {}),
 }
 NEED_DATA = ["gptq", "awq", "ste", "qlora"]
 

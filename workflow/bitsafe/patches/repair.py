@@ -42,8 +42,12 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
 
 
 def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
-    """The cell's layers; a UserError where their weights have no codes of their own."""
+    """The cell's layers; a UserError where there are none, or their weights have no codes of their own."""
     layers = read_layers(job.artefact)
+    if not layers:
+        raise UserError(
+            "matrix: patches: a patch moves codes, and this method's artefact is in full precision: leave it out"
+        )
     if bound := [layer for layer in layers.values() if not layer.patchable]:
         kind = type(bound[0]).__name__
         raise UserError(
