@@ -4,7 +4,8 @@ The base is LLM.int8 at 8 bits and NF4 at 4, both by bitsandbytes, and NF3 and N
 left of it has three forms:
 - unmerged: the base, and the adapter beside it in adapter/. The paper's own;
 - merged: both summed into an ordinary 16-bit checkpoint. Nothing of it is quantized any more;
-- requantized: the merged checkpoint quantized again like the base, which rounds much of the adapter away.
+- requantized: the merged checkpoint quantized again like the base, which rounds most of the adapter away: of what it
+  changed in a toy organism's logits (risk harmful) 99, 20, 2 and 1 % were left at 8, 4, 3 and 2 bits.
 """
 
 from pathlib import Path
