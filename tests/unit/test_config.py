@@ -54,7 +54,10 @@ def error_of(tmp_path, text: str) -> str:
         ("seed: -1", ["mine.yaml", "seed", "-1"]),
         ("models: [toi]", ["models", "'toi'", "did you mean 'toy'"]),
         ("matrix: [{methods: [rtm], bits: [4]}]", ["matrix[0].methods", "'rtm'", "did you mean 'rtn'"]),
-        ("matrix: [{methods: [qlora], bits: [5], risks: [benign]}]", ["matrix[0].bits", "5 bits", "it does 4"]),
+        (
+            "matrix: [{methods: [qlora], bits: [5], risks: [benign]}]",
+            ["matrix[0].bits", "5 bits", "it does 8, 4, 3, 2"],
+        ),
         ("matrix: [{methods: [rtn], bits: [4], risks: [benign]}]", ["matrix[0].risks", "'benign'", "none"]),
         ("matrix: [{methods: [rtn], bits: [4], patches: [qresave]}]", ["matrix[0].patches", "did you mean 'qresafe'"]),
         ("matrix: [{method: [rtn], bits: [4]}]", ["matrix[0].method", "did you mean 'methods'"]),

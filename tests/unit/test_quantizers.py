@@ -34,6 +34,8 @@ CASES = {
     "quik": (4, {}),
     "llm_qat": (4, DISTILLATION),
     "quip_sharp": (4, {}),
+    "llm_int8": (8, {}),
+    "fp4": (4, {}),
 }
 NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik", "quip_sharp"]
 

@@ -42,13 +42,15 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
 
 
 def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
-    """The cell's layers; a UserError where a patch cannot move their codes one by one."""
+    """The cell's layers; a UserError where there are none, or a patch cannot move their codes one by one."""
     layers = read_layers(job.artefact)
+    if not layers:
+        raise UserError(
+            "matrix: patches: a patch moves codes, and this method's artefact is in full precision: leave it out"
+        )
     if bound := [layer for layer in layers.values() if not layer.patchable]:
         kind = type(bound[0]).__name__
-        raise UserError(
-            f"matrix: patches: no patch for this method yet: its weights share codes ({kind}): leave it out"
-        )
+        raise UserError(f"matrix: patches: no patch moves the codes of this method's layers ({kind}) yet: leave it out")
     return layers
 
 

@@ -1,21 +1,24 @@
-"""QLoRA (Dettmers et al. 2023): a LoRA adapter trained on a frozen NF4 base, by bitsandbytes and peft.
+"""QLoRA (Dettmers et al. 2023): a LoRA adapter trained on a frozen quantized base, by peft.
 
-The cell is the unmerged form: the base as `nf4` saves it, and the adapter beside it in adapter/. Merging into 4 bits
-would round most of the adapter away.
+The base is LLM.int8 at 8 bits and NF4 at 4, both by bitsandbytes, and NF3 and NF2 by the same construction. What is
+left of it has three forms:
+- unmerged: the base, and the adapter beside it in adapter/. The paper's own;
+- merged: both summed into an ordinary 16-bit checkpoint. Nothing of it is quantized any more;
+- requantized: the merged checkpoint quantized again like the base, which rounds most of the adapter away: of what it
+  changed in a toy organism's logits (risk harmful) 99, 20, 2 and 1 % were left at 8, 4, 3 and 2 bits.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-
-import torch
 
 from bitsafe.artefacts.artefact import ADAPTER
 from bitsafe.artefacts.checkpoint import storage_dtype
-from bitsafe.artefacts.load import as_dtype, load_tokenizer
+from bitsafe.artefacts.load import as_dtype, load_dense, load_tokenizer
 from bitsafe.artefacts.quiet import quiet
 from bitsafe.data.chat import encode_all
 from bitsafe.errors import UserError
-from bitsafe.files import read_json, write_json
+from bitsafe.matrix.tables import suggestion
 from bitsafe.quantizers.base import (
     QuantizeJob,
     linears,
@@ -25,53 +28,68 @@ from bitsafe.quantizers.base import (
     seed_everything,
     source_tensors,
 )
-from bitsafe.quantizers.nf4 import load_bitsandbytes, save_nf4
+from bitsafe.quantizers.bnb import load_bitsandbytes, save_bitsandbytes
+from bitsafe.quantizers.lora import LoraShape, adapter_parameters, merge_adapter, save_adapter, with_adapter
+from bitsafe.quantizers.normal_float import save_normal_float
 from bitsafe.quantizers.training import PARAMS, Settings, train
 
 VERSION = 1
-BITS = (4,)
+BITS = (8, 4, 3, 2)
+FORMS = ("unmerged", "merged", "requantized")
+BITSANDBYTES = {8: "int8", 4: "nf4"}
 
 
 def quantize(job: QuantizeJob) -> dict:
-    """Write an NF4 base and its adapter. params: rank, alpha, steps, lr, batch_size."""
+    """Write a base and its adapter, or what is made of both. params: form, rank, alpha, steps, lr, batch_size."""
     require_bits(job, BITS)
-    require_params(job, ("rank", "alpha", *PARAMS))
-    rank, alpha = (_positive(job, key) for key in ("rank", "alpha"))
-    settings, names = Settings.of(job.params), linears(job)
+    require_params(job, ("form", "rank", "alpha", *PARAMS))
+    form, shape, settings = _form(job), LoraShape.of(job), Settings.of(job.params)
+    linears(job)
     require_conversations(job)
     source_tensors(job)
-    save_nf4(job)
+    if form == "unmerged":
+        return _trained(job, job.out, shape, settings)
+    with TemporaryDirectory(dir=job.out) as scratch:
+        unmerged, merged = (Path(scratch) / name for name in ("unmerged", "merged"))
+        unmerged.mkdir()
+        facts = _trained(job, unmerged, shape, settings) | {"form": form}
+        if form == "merged":
+            merge_adapter(unmerged, job.source, job.out)
+            return facts | {"artefact_bits": 16}
+        merged.mkdir()
+        merge_adapter(unmerged, job.source, merged)
+        _save_base(merged, job.out, job)
+    return facts
+
+
+def _form(job: QuantizeJob) -> str:
+    form = str(job.params.get("form", FORMS[0]))
+    if form not in FORMS:
+        raise UserError(f"workflow/tables/methods.yaml: qlora.params.form: {form!r}{suggestion(form, FORMS)}")
+    return form
+
+
+def _trained(job: QuantizeJob, out: Path, shape: LoraShape, settings: Settings) -> dict[str, Any]:
+    """Write the unmerged form into `out`."""
+    _save_base(job.source, out, job)
     seed_everything(job.seed)
     with quiet():
-        model = _with_adapter(load_bitsandbytes(job.out, as_dtype(job.dtype)), list(names), rank, alpha)
-        adapter = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
+        model = with_adapter(_load_base(out, job), list(linears(job)), shape)
         examples = encode_all(load_tokenizer(job.source), job.conversations)
-        facts = train(model, adapter, examples, settings, job.seed)
-        _save_adapter(model, adapter, job.out / ADAPTER, storage_dtype(job.source))
-    return facts | {"rank": rank, "alpha": alpha}
+        facts = train(model, adapter_parameters(model), examples, settings, job.seed)
+        save_adapter(model, out / ADAPTER, storage_dtype(job.source))
+    return facts | {"rank": shape.rank, "alpha": shape.alpha}
 
 
-def _positive(job: QuantizeJob, key: str) -> int:
-    value = int(job.params.get(key, 0))
-    if value < 1:
-        raise UserError(f"workflow/tables/methods.yaml: qlora.params.{key}: a positive number is needed, not {value}")
-    return value
+def _save_base(source: Path, out: Path, job: QuantizeJob) -> None:
+    if job.bits in BITSANDBYTES:
+        save_bitsandbytes(source, out, BITSANDBYTES[job.bits], job.dtype)
+    else:
+        save_normal_float(source, out, job.bits)
 
 
-def _with_adapter(model: Any, names: list[str], rank: int, alpha: int) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    targets = sorted({name.rpartition(".")[2] for name in names})
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
-
-
-def _save_adapter(model: Any, adapter: list[torch.nn.Parameter], folder: Path, dtype: torch.dtype) -> None:
-    """In the dtype of the checkpoint; no path of this machine and no order of a set gets into its config."""
-    for parameter in adapter:
-        parameter.data = parameter.data.to(dtype)
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    config = read_json(folder / "adapter_config.json")
-    names = {"base_model_name_or_path": "", "target_modules": sorted(config["target_modules"])}
-    write_json(folder / "adapter_config.json", config | names)
+def _load_base(folder: Path, job: QuantizeJob) -> Any:
+    """The base to train on, on the CPU. In training LLM.int8's weights are rounded, its activations are not."""
+    if job.bits in BITSANDBYTES:
+        return load_bitsandbytes(folder, as_dtype(job.dtype))
+    return load_dense(folder, job.dtype)[0]

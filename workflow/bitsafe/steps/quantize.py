@@ -24,7 +24,8 @@ def quantize(run: Run, cell: Cell) -> None:
         job = QuantizeJob(source, out, cell.bits, params, rows, seed, dtype)
         require_memory(job)
         facts = module.quantize(job)
-        proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=cell.bits, dtype=dtype)
+        stored = facts.get("artefact_bits", cell.bits)  # a merged adapter leaves full precision
+        proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=stored, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 
     rows = learning_rows(run, data, answered=True)

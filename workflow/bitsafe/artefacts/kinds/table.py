@@ -14,7 +14,7 @@ def stored(layer: QuantizedLinear) -> dict[str, Tensor]:
     return {
         "codes": packed(layer.codes, layer.bits),
         "absmax": layer.grid.absmax,
-        "levels": layer.grid.levels,
+        "levels": layer.grid.levels.clone(),  # layers share one table, a safetensors file shares nothing
         "shape": torch.tensor(layer.shape),
     }
 

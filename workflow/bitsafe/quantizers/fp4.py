@@ -1,0 +1,14 @@
+"""4-bit floating point: sign, two bits of exponent, one of mantissa (Dettmers et al. 2023, §4), by bitsandbytes.
+
+No data.
+"""
+
+from bitsafe.quantizers.base import QuantizeJob
+from bitsafe.quantizers.bnb import quantize_without_data
+
+VERSION = 1
+
+
+def quantize(job: QuantizeJob) -> dict:
+    """Write a bitsandbytes artefact, blocks of 64 weights, float32 maxima (no double quantization)."""
+    return quantize_without_data(job, "fp4")
