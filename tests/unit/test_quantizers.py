@@ -30,8 +30,9 @@ CASES = {
     "nf4": (4, {}),
     "ste": (4, TRAINING),
     "qlora": (4, LORA),
+    "aqlm": (4, TRAINING | {"max_rounds": 1, "finetune_steps": 10}),
 }
-NEED_DATA = ["gptq", "awq", "ste", "qlora"]
+NEED_DATA = ["gptq", "awq", "ste", "qlora", "aqlm"]
 
 
 def run(method, source, out, conversations, **changes):
@@ -64,7 +65,7 @@ def test_made_again_in_the_same_process_it_is_the_same(made, method, tiny_llama,
     assert facts == made[1][method]
 
 
-@pytest.mark.parametrize("method", ["full", "ste", "qlora"])
+@pytest.mark.parametrize("method", ["full", "ste", "qlora", "aqlm"])
 def test_training_lowers_the_loss_and_the_seed_matters(made, method, tiny_llama, conversations, tmp_path):
     facts = made[1][method]
     assert facts["final_loss"] < facts["first_loss"]

@@ -52,7 +52,7 @@ class AdditiveLinear(Layer):
         if self.codes.shape[2] != self.codebooks.shape[0] or self.codes.shape[0] != len(self.scales):
             shapes = [tuple(part.shape) for part in (self.codes, self.codebooks, self.scales)]
             return f"codes {shapes[0]}, codebooks {shapes[1]} and scales {shapes[2]} do not belong together"
-        if self.codes.min() < 0 or self.codes.max() >= self.codebooks.shape[1]:
+        if int(self.codes.min()) < 0 or int(self.codes.max()) >= self.codebooks.shape[1]:  # as ints: 256 is 0 in uint8
             return f"a code outside 0 … {self.codebooks.shape[1] - 1}"
         return super().fault()
 

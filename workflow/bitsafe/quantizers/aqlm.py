@@ -36,7 +36,7 @@ from bitsafe.quantizers.calibration import prepare
 from bitsafe.quantizers.training import PARAMS, Settings, body_parameters, train
 
 VERSION = 1
-BLOCK_PARAMS = {"finetune_steps": 60, "finetune_lr": 1e-4}
+BLOCK_PARAMS = {"finetune_steps": 60, "finetune_lr": 3e-4}
 KNOWN = ("layout", "samples", *FitSettings.__dataclass_fields__, *BLOCK_PARAMS, *PARAMS)
 
 

@@ -26,9 +26,9 @@ class FitSettings:
 
     beam: int = 4
     kmeans_steps: int = 10
-    adam_steps: int = 60
-    adam_lr: float = 0.01
-    max_rounds: int = 6
+    adam_steps: int = 30
+    adam_lr: float = 0.02
+    max_rounds: int = 4
     tolerance: float = 0.01
     dampening: float = 0.01
 
@@ -36,9 +36,10 @@ class FitSettings:
     def of(cls, params: dict[str, Any]) -> "FitSettings":
         fields = cls.__dataclass_fields__.items()
         given = {key: type(field.default)(params[key]) for key, field in fields if key in params}
+        least = {"beam": 1}
         for key, value in given.items():
-            if value < (key == "beam"):
-                raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value} is too small")
+            if not value >= least.get(key, 0):
+                raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value}: at least {least.get(key, 0)}")
         return cls(**given)
 
 
@@ -97,18 +98,19 @@ def adam(
     weight: Tensor, gram: Tensor, codes: Tensor, codebooks: Tensor, scales: Tensor, settings: FitSettings
 ) -> tuple[Tensor, Tensor]:
     """Codebooks and scales after `adam_steps` steps of Adam on the objective, codes fixed; the best that it came by."""
-    sizes = codebooks.square().mean((1, 2), keepdim=True).sqrt()  # later codebooks are smaller: each moves by its own
-    parts = [torch.where(sizes > 0, codebooks / sizes, 0.0), scales.clone()]
+    # each moves relative to its own size: later codebooks are smaller, and so are some outputs by far
+    sizes = codebooks.square().mean((1, 2), keepdim=True).sqrt()
+    parts = [torch.where(sizes > 0, codebooks / sizes, 0.0), torch.ones_like(scales)]
     optimizer = torch.optim.Adam(parts, lr=settings.adam_lr, betas=BETAS, eps=EPSILON)
     best, lowest = (codebooks, scales), torch.inf
     for step in range(settings.adam_steps + 1):
-        books, scale = parts[0] * sizes, parts[1]
+        books, scale = parts[0] * sizes, parts[1] * scales
         rest = weight - decode(codes, books, scale)
         slope = rest @ gram
         if (error := float((slope * rest).sum())) < lowest:
-            best, lowest = (books, scale.clone()), error
+            best, lowest = (books, scale), error
         if step < settings.adam_steps:
-            of_books, scale.grad = decode_gradient(codes, books, scale, -2 * slope)
-            parts[0].grad = of_books * sizes
+            of_books, of_scale = decode_gradient(codes, books, scale, -2 * slope)
+            parts[0].grad, parts[1].grad = of_books * sizes, of_scale * scales
             optimizer.step()
     return best
