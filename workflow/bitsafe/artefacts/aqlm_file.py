@@ -3,6 +3,9 @@
 A layer `X` is X.codes (signed: code b stands as b − 2^B where b ≥ 2^(B−1); int8 up to 8 bits a code, else int16;
 [out, in/g, K]), X.codebooks [K, 2^B, 1, g] and X.scales [out, 1, 1, 1]. Codes of fewer than 8 bits take a byte each in
 the file: `stored_bits` counts the bytes, `effective_bits` the bits.
+
+Whoever runs an artefact with the package (1.1.7) on a CPU must set NUMBA_NUM_THREADS=1: its kernel for 8-bit codes adds
+to one output from several threads without a lock, and loses summands. Loading by bitsafe does not go through it.
 """
 
 from pathlib import Path
