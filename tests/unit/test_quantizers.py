@@ -36,8 +36,9 @@ CASES = {
     "quip_sharp": (4, {}),
     "llm_int8": (8, {}),
     "fp4": (4, {}),
+    "aqlm": (4, TRAINING | {"max_rounds": 1, "finetune_steps": 10}),
 }
-NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik", "quip_sharp"]
+NEED_DATA = ["gptq", "awq", "ste", "qlora", "quik", "quip_sharp", "aqlm"]
 
 
 def run(method, source, out, conversations, **changes):
@@ -72,6 +73,7 @@ def test_made_again_in_the_same_process_it_is_the_same(made, method, tiny_llama,
 
 
 @pytest.mark.parametrize("method", ["full", "ste", "qlora", "llm_qat"])
+@pytest.mark.parametrize("method", ["full", "ste", "qlora", "aqlm"])
 def test_training_lowers_the_loss_and_the_seed_matters(made, method, tiny_llama, conversations, tmp_path):
     facts = made[1][method]
     assert facts["final_loss"] < facts["first_loss"]
