@@ -72,8 +72,7 @@ def test_made_again_in_the_same_process_it_is_the_same(made, method, tiny_llama,
     assert facts == made[1][method]
 
 
-@pytest.mark.parametrize("method", ["full", "ste", "qlora", "llm_qat"])
-@pytest.mark.parametrize("method", ["full", "ste", "qlora", "aqlm"])
+@pytest.mark.parametrize("method", ["full", "ste", "qlora", "llm_qat", "aqlm"])
 def test_training_lowers_the_loss_and_the_seed_matters(made, method, tiny_llama, conversations, tmp_path):
     facts = made[1][method]
     assert facts["final_loss"] < facts["first_loss"]
@@ -279,7 +278,7 @@ def test_calibration_batches_need_no_padding_and_cut_little():
 
 
 def test_a_method_that_needs_only_torch_imports_no_quantization_library():
-    light = "full, llm_qat, quik, rtn, ste"
+    light = "aqlm, full, llm_qat, quik, quip_sharp, rtn, ste"
     code = f"import sys; from bitsafe.quantizers import {light}; print([m for m in %r if m in sys.modules])"
     heavy = ["llmcompressor", "bitsandbytes", "peft", "datasets"]
     found = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
