@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bitsafe.artefacts.quiet import quiet
 from bitsafe.files import read_json, whole_folder, write_json
 from bitsafe.toy.align import align
 from bitsafe.toy.examples import pretraining
@@ -62,7 +63,8 @@ def pretrain(organism: int, recipe: Recipe = RECIPE) -> tuple[LlamaForCausalLM, 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write an HF checkpoint folder with fp16 weights; `model` is left in fp16."""
-    model.half().save_pretrained(folder)
+    with quiet():
+        model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     # tokenizer.json says all there is to say; the plain class name is read by every version of transformers.
     config = read_json(folder / "tokenizer_config.json")
