@@ -327,13 +327,18 @@ def test_an_artefact_is_read_back_to_the_bit(tiny_llama, tmp_path, text):
 
 @pytest.fixture
 def one_numba_thread():
-    """aqlm 1.1.7's CPU kernel adds to one output from several threads without a lock: with two it loses summands."""
+    """aqlm 1.1.7's CPU kernel adds to one output from several threads without a lock: with two it loses summands.
+
+    Numba also sets how many threads torch uses when it starts; the other tests get theirs back.
+    """
     import numba
 
+    of_torch = torch.get_num_threads()
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     yield
     numba.set_num_threads(threads)
+    torch.set_num_threads(of_torch)
 
 
 # The package multiplies in another order, in float32: 1e-5 relative. Codes of 8 bits run through its look-up tables,
