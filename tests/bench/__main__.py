@@ -15,6 +15,13 @@ def machine() -> dict:
     return {"cpus": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
 
 
+def told(row: dict) -> str:
+    """One line of a row: what it is about, ours, the peer's and their ratio."""
+    about = " ".join(str(row[key]) for key in ("name", "method", "bits") if key in row)
+    figures = f"{row['ours']:.4g} {row['unit']} against {row['peer']:.4g} ({row['peer_name']})"
+    return f"{about}: {figures}, ratio {row['ratio']:.2f}"
+
+
 def main(names: list[str]) -> int:
     unknown = [name for name in names if name not in NAMES]
     if unknown:
@@ -29,7 +36,7 @@ def main(names: list[str]) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(rows, indent=1) + "\n")
         for row in rows:
-            print(f"{row['name']}: {row['ours']:.4g} {row['unit']} against {row['peer']:.4g}, ratio {row['ratio']:.2f}")
+            print(told(row))
         print(f"{file}")
     return 0
 

@@ -23,7 +23,7 @@ from bitsafe.data.chat import encode_all
 from bitsafe.data.checkpoints import fetch_model
 from bitsafe.data.conversations import load_conversations
 from bitsafe.matrix.tables import ROOT, Tables
-from bitsafe.quantizers import aqlm, quik, quip_sharp
+from bitsafe.quantizers import aqlm, llm_compressor, quik, quip_sharp
 from bitsafe.quantizers.blocks import Statistics, walk
 from bitsafe.quantizers.calibration import calibration_batches
 
@@ -31,6 +31,7 @@ CHECKPOINT = Path("results/models/smollm2/checkpoint")
 LAYERS = ("model.layers.3.self_attn.q_proj", "model.layers.15.self_attn.o_proj", "model.layers.15.mlp.up_proj")
 BITS = (4, 3, 2)
 GPTQ_DAMPENING = 0.01
+assert llm_compressor.BITS  # imported first, it keeps the library's log lines out of the terminal
 
 
 @dataclass(frozen=True)
