@@ -6,6 +6,7 @@ rival's + 0.1 (`comparable`). `aqlm` is measured before block tuning. SmolLM2 fr
 groups of 32), so its 4-bit rows rank nothing.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bitsafe.data.chat import encode_all
 from bitsafe.data.checkpoints import fetch_model
 from bitsafe.data.conversations import load_conversations
 from bitsafe.matrix.tables import ROOT, Tables
-from bitsafe.quantizers import aqlm, llm_compressor, quik, quip_sharp
+from bitsafe.quantizers import aqlm, quik, quip_sharp
 from bitsafe.quantizers.blocks import Statistics, walk
 from bitsafe.quantizers.calibration import calibration_batches
 
@@ -31,7 +32,6 @@ CHECKPOINT = Path("results/models/smollm2/checkpoint")
 LAYERS = ("model.layers.3.self_attn.q_proj", "model.layers.15.self_attn.o_proj", "model.layers.15.mlp.up_proj")
 BITS = (4, 3, 2)
 GPTQ_DAMPENING = 0.01
-assert llm_compressor.BITS  # imported first, it keeps the library's log lines out of the terminal
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def gptq(group_size: int) -> Fit:
     """llm-compressor's own function on our Gram matrix, its grid that of `rtn`."""
 
     def fit(case: Case, bits: int) -> Layer:
+        os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")  # read when it is imported
         from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
 
         grid = affine_grid(case.weight, bits, group_size)
