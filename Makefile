@@ -25,6 +25,9 @@ test: $(STAMP)
 test-toy: $(STAMP)
 	$(BIN)/python -m pytest -rx tests/toy
 
+test-envs: $(STAMP)
+	$(BIN)/python -m pytest -rs tests/envs
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
 
@@ -52,8 +55,8 @@ env:
 OTHER_ENVS := $(filter-out core,$(patsubst envs/%.lock.txt,%,$(wildcard envs/*.lock.txt)))
 .envs/%/.installed-from-lock: envs/%.lock.txt
 	test -x .envs/$*/bin/python || $(PYTHON) -m venv .envs/$*
-	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
+	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r $<
 	.envs/$*/bin/python -m pip check
 	touch $@
 

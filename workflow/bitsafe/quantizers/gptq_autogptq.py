@@ -11,7 +11,7 @@ BITS = (8, 4, 3, 2)
 
 
 def quantize(job: QuantizeJob) -> dict:
-    """Write a GPTQ artefact, symmetric: version 1 of the format loses a zero-point of 0, which AutoGPTQ does not mend.
+    """Write a GPTQ artefact, symmetric: AutoGPTQ 0.7.1 packs a zero-point of 0 as 2^32 − 1, over those beside it.
 
     params: group_size, samples, dampening (a share of the mean diagonal of the Hessian).
     """

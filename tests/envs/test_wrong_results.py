@@ -1,0 +1,55 @@
+"""Libraries that answer wrongly without a word are caught by the artefact's proof."""
+
+import pytest
+from elsewhere import need, quantized
+
+from bitsafe.artefacts.check import prove
+from bitsafe.artefacts.checkpoint import copy_side_files
+from bitsafe.artefacts.load import load_model, load_tokenizer
+from bitsafe.artefacts.quiet import quiet
+from bitsafe.data.chat import encode_all
+from bitsafe.errors import CellError
+from bitsafe.matrix.tables import Tables
+from bitsafe.quantizers import awq_gptqmodel
+from bitsafe.quantizers.calibration import calibration_batches
+from bitsafe.quantizers.llm_compressor import _oneshot
+
+
+def limits(method: str, bits: int) -> dict:
+    return Tables().rows("methods")[method].limits[bits]
+
+
+def test_gptqmodels_awq_at_8_bits(tiny_llama, tmp_path, conversations, monkeypatch):
+    need("gptqmodel")
+    monkeypatch.setattr(awq_gptqmodel, "BITS", (8,))
+    quantized("awq_gptqmodel", tiny_llama, tmp_path / "made", conversations, 8)
+    measured = prove(tmp_path / "made", tiny_llama, {}, conversations, bits=8)
+    print("gptqmodel's AWQ at 8 bits:", {key: round(measured[key], 4) for key in ("logit_error", "perplexity_ratio")})
+    with pytest.raises(CellError, match=r"logit_error is .*, the limit is 0\.1"):
+        prove(tmp_path / "made", tiny_llama, limits("awq", 8), conversations, bits=8)
+
+
+def quip(source, out, conversations, bits):
+    """A folder as llm-compressor's QuIP modifier saves it: rotated weights, and transforms nobody applies again."""
+    from compressed_tensors.quantization import QuantizationScheme
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform import QuIPModifier
+
+    from bitsafe.artefacts.compressed import weight_args
+
+    model, tokenizer = load_model(source, "float32"), load_tokenizer(source)
+    scheme = {"group_0": QuantizationScheme(targets=["Linear"], weights=weight_args(bits, 64, False)).model_dump()}
+    rotate = QuIPModifier(rotations=["v", "u"], transform_type="hadamard", ignore=["lm_head"])
+    batches = calibration_batches(encode_all(tokenizer, conversations))
+    _oneshot(model, batches, [rotate, QuantizationModifier(config_groups=scheme, ignore=["lm_head"])])
+    with quiet():
+        model.save_pretrained(out, save_compressed=True)
+    copy_side_files(source, out)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_llm_compressors_quip_after_a_reload(bits, tiny_llama, tmp_path, conversations):
+    quip(tiny_llama, tmp_path / "made", conversations, bits)
+    with pytest.raises(CellError) as caught:
+        prove(tmp_path / "made", tiny_llama, limits("rtn", bits), conversations, bits=bits)
+    print(f"llm-compressor's QuIP at {bits} bits, reloaded: {caught.value}")
