@@ -230,7 +230,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 job = json.loads(Path(sys.argv[1]).read_text())
-assert "bitsafe" not in sys.modules and not any("workflow" in place for place in sys.path), sys.path
+assert str(Path(__file__).parent) not in sys.path and str(Path.cwd()) not in sys.path, sys.path
 import torch
 from safetensors.torch import load_file, save_file
 out = Path(job["out"]); out.mkdir()

@@ -1,7 +1,7 @@
 """GPTQ or AWQ by gptqmodel, run in .envs/gptqmodel on a job file that bitsafe.quantizers.environment wrote.
 
 Only that environment's libraries are imported here. job: source, out and facts (paths), bits, group_size, symmetric,
-seed, rows (token ids, one list a conversation), method (gptq or awq); for GPTQ also dampening.
+dtype (the checkpoint's), seed, rows (token ids, one list a conversation), method (gptq or awq); for GPTQ, dampening.
 """
 
 import json
@@ -30,7 +30,8 @@ def settings(job: dict) -> QuantizeConfig:
 
 def main(job: dict) -> None:
     torch.manual_seed(job["seed"])
-    model = GPTQModel.load(job["source"], settings(job))
+    # left to itself, it turns a float16 checkpoint to bfloat16 on a CPU
+    model = GPTQModel.load(job["source"], settings(job), dtype=getattr(torch, job["dtype"]))
     rows = [{"input_ids": [ids], "attention_mask": [[1] * len(ids)]} for ids in job["rows"]]
     backend = BACKEND.AWQ_TORCH if job["method"] == "awq" else BACKEND.AUTO  # AWQ's own choice needs a GPU
     model.quantize(rows, batch_size=1, calibration_data_min_length=0, calibration_sort=None, backend=backend)

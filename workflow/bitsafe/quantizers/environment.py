@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from bitsafe.artefacts.checkpoint import (
     copy_side_files,
     read_config,
     read_tensors,
+    storage_dtype,
     weight_files,
     write_config,
     write_tensors,
@@ -89,20 +89,15 @@ def for_old_transformers(config: dict) -> dict:
 
 
 def run_script(python: Path, script: Path, work: Path) -> None:
-    """Run a script on work/job.json, its output passed on; one that fails is a CellError with its last lines."""
+    """Run a script on work/job.json, without its chatter; one that fails is a CellError with its last lines."""
     # -I: neither our packages, nor the script's folder, nor anything of the user's is found by its imports
     command = [str(python), "-I", str(script), str(work / "job.json")]
     quietly = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    last: deque[str] = deque(maxlen=TOLD)
-    with subprocess.Popen(
-        command, cwd=work, env=os.environ | quietly, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace",
-    ) as running:  # fmt: skip
-        for line in running.stdout:
-            print(line, end="", flush=True)
-            last.append(line)
-    if running.returncode:
-        raise CellError(f"{script.name} ended with {running.returncode}:\n{''.join(last)}")
+    with (work / "log").open("w") as log:
+        ended = subprocess.run(command, cwd=work, env=os.environ | quietly, stdout=log, stderr=log, check=False)
+    if ended.returncode:
+        last = (work / "log").read_text(errors="replace").splitlines()[-TOLD:]
+        raise CellError("\n".join([f"{script.name} ended with {ended.returncode}:", *last]))
 
 
 def _told(job: QuantizeJob, rows: list[list[int]], work: Path) -> dict[str, Any]:
@@ -113,6 +108,7 @@ def _told(job: QuantizeJob, rows: list[list[int]], work: Path) -> dict[str, Any]
         "bits": job.bits,
         "group_size": job.group_size,
         "symmetric": job.symmetric,
+        "dtype": str(storage_dtype(job.source)).removeprefix("torch."),
         "seed": job.seed,
         "rows": rows,
     }
