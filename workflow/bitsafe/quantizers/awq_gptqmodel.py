@@ -12,4 +12,5 @@ def quantize(job: QuantizeJob) -> dict:
     require_bits(job, BITS)
     require_params(job, ("group_size", "samples"))
     require_groups(job)
-    return quantize_elsewhere(job, "gptqmodel", {"method": "awq"})
+    # in bfloat16, its own choice on a CPU, the rounded scales push codes over the top, where they wrap to 0
+    return quantize_elsewhere(job, "gptqmodel", {"method": "awq", "dtype": "float16"})
