@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy bench bench-smollm2 lint lock
+.PHONY: run test run-real test-toy test-envs bench bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,9 @@ test: $(STAMP)
 test-toy: $(STAMP)
 	$(BIN)/python -m pytest -rx tests/toy
 
+test-envs: $(STAMP)
+	$(BIN)/python -m pytest -rs tests/envs
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
 
@@ -47,12 +50,29 @@ $(STAMP): envs/core.lock.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Resolve the pip section of envs/core.yaml again (needs the network). What torch brings along stays out of the lock.
+# A method's own environment: make env NAME=gptqmodel, from envs/gptqmodel.lock.txt into .envs/gptqmodel.
+# What ships as source only is built here, by build tools from the package index.
+env:
+	@test -f envs/$(NAME).lock.txt || { echo "make env NAME=…: one of $(OTHER_ENVS)"; exit 2; }
+	$(MAKE) .envs/$(NAME)/.installed-from-lock
+
+OTHER_ENVS := $(filter-out core,$(patsubst envs/%.lock.txt,%,$(wildcard envs/*.lock.txt)))
+.envs/%/.installed-from-lock: envs/%.lock.txt
+	test -x .envs/$*/bin/python || $(PYTHON) -m venv .envs/$*
+	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
+	.envs/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r $<
+	.envs/$*/bin/python -m pip check
+	touch $@
+
+# Resolve the pip section of envs/core.yaml, or of envs/$(NAME).yaml, again (needs the network). What torch brings
+# along stays out of the lock, unless the environment names it.
 OF_TORCH := ^(torch|triton|cuda-[a-z]+|nvidia-(cu|nccl|nv)[a-z0-9-]*)==
+LOCK := $(or $(NAME),core)
 lock: $(STAMP)
-	$(BIN)/python -m pip install --quiet uv==0.13.9
-	sed -n 's/^ *- \([A-Za-z_-]*==.*\)/\1/p' envs/core.yaml > envs/core.in
-	$(BIN)/uv pip compile envs/core.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	    --no-emit-index-url --no-emit-find-links --quiet --output-file envs/core.all
-	awk '/^[a-zA-Z]/ {keep = !/$(OF_TORCH)/} keep' envs/core.all > envs/core.lock.txt
-	rm envs/core.in envs/core.all
+	test -x .envs/uv/bin/uv || { $(PYTHON) -m venv .envs/uv && .envs/uv/bin/python -m pip install --quiet uv==0.13.9; }
+	sed -n 's/^ *- \([A-Za-z_-]*==.*\)/\1/p' envs/$(LOCK).yaml > envs/$(LOCK).in
+	.envs/uv/bin/uv pip compile envs/$(LOCK).in --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file envs/$(LOCK).all
+	awk 'NR == FNR {named[$$0]; next} /^[a-zA-Z]/ {keep = !/$(OF_TORCH)/ || ($$1 in named && !/^torch==/)} keep' \
+	    envs/$(LOCK).in envs/$(LOCK).all > envs/$(LOCK).lock.txt
+	rm envs/$(LOCK).in envs/$(LOCK).all

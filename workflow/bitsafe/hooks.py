@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import told_plainly
+from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
 
@@ -35,6 +36,8 @@ def check(run: Run) -> None:
     _ = [run.decoding(name) for name in run.decodings]
     for cell in run.cells:
         recipe("patch" if cell.is_patched else "quantize", run, cell)
+        if (environment := run.method(cell).environment) != CORE:
+            interpreter(environment)
         recipe("generate", run, cell)
         for judge in run.judges:
             recipe("judge", run, cell, judge)

@@ -27,6 +27,8 @@ class Format(StrEnum):
     COMPRESSED = "compressed-tensors"
     BITSANDBYTES = "bitsandbytes"
     AQLM = "aqlm"
+    GPTQ = "gptq"
+    AWQ = "awq"
     BITSAFE = "bitsafe"  # methods whose layout no library has: docs/artefacts.md
 
 
@@ -35,6 +37,8 @@ READERS = {
     Format.COMPRESSED: "bitsafe.artefacts.compressed",
     Format.BITSANDBYTES: "bitsafe.artefacts.bnb_file",
     Format.AQLM: "bitsafe.artefacts.aqlm_file",
+    Format.GPTQ: "bitsafe.artefacts.gptq_file",
+    Format.AWQ: "bitsafe.artefacts.awq_file",
     Format.BITSAFE: "bitsafe.artefacts.own_file",
 }
 
@@ -135,7 +139,7 @@ def with_codes(artefact: Path, out: Path, codes: dict[str, Tensor]) -> None:
             raise ValueError(
                 f"{name}: no such layer in {artefact}, none with a code a weight, or codes of another shape"
             )
-        if code.min() < 0 or code.max() >= 2 ** layers[name].grid.bits:
+        if int(code.min()) < 0 or int(code.max()) >= 2 ** layers[name].grid.bits:  # as uint8, 256 would be 0
             raise ValueError(f"{name}: codes outside 0 … {2 ** layers[name].grid.bits - 1}")
         changed |= reader.with_codes(layers[name], code)
     replace_tensors(artefact, out, changed)

@@ -33,6 +33,7 @@ class MethodRow(Row):
     summary: str = ""
     bits: list[int]
     risk_use: Literal["no", "calibration", "finetune"]
+    environment: str = Field("core", description="where its library lives: core, or a file of envs/ (make env NAME=…)")
     risks: list[Risk] | None = Field(None, description="the risks it makes sense at; follows from risk_use if absent")
     params: dict[str, Any] = {}
     by_risk: dict[Risk, dict[str, Any]] = Field({}, description="parameters that differ at a risk")
