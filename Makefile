@@ -10,6 +10,8 @@ TORCH := torch==2.13.0
 SNAKEMAKE := $(BIN)/snakemake --cores all --quiet rules host
 # one thread a job: as many jobs as cores run side by side
 export OMP_NUM_THREADS := 1
+# aqlm's CPU kernel adds to one output from several threads without a lock
+export NUMBA_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 

@@ -25,8 +25,8 @@ from bitsafe.data.checkpoints import fetch_model
 from bitsafe.data.conversations import load_conversations
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers import aqlm, quik, quip_sharp
-from bitsafe.quantizers.blocks import Statistics, walk
-from bitsafe.quantizers.calibration import calibration_batches
+from bitsafe.quantizers.shared.blocks import Statistics, walk
+from bitsafe.quantizers.shared.calibration import calibration_batches
 
 CHECKPOINT = Path("results/models/smollm2/checkpoint")
 LAYERS = ("model.layers.3.self_attn.q_proj", "model.layers.15.self_attn.o_proj", "model.layers.15.mlp.up_proj")

@@ -14,7 +14,7 @@ from bitsafe.artefacts.check import logit_error, prove
 from bitsafe.files import read_jsonl, sha256_folder
 from bitsafe.matrix.environments import FOLDER
 from bitsafe.matrix.tables import ROOT, Tables
-from bitsafe.quantizers.environment import show_source
+from bitsafe.quantizers.shared.environment import show_source
 
 OTHERS = sorted(file.stem for file in (ROOT / "envs").glob("*.yaml") if file.stem != "core")
 TOY = ROOT / "data/toy/organism0"

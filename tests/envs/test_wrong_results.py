@@ -12,9 +12,9 @@ from bitsafe.errors import CellError
 from bitsafe.files import read_jsonl
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.calibration import calibration_batches
-from bitsafe.quantizers.environment import quantize_elsewhere
-from bitsafe.quantizers.llm_compressor import _oneshot
+from bitsafe.quantizers.shared.calibration import calibration_batches
+from bitsafe.quantizers.shared.environment import quantize_elsewhere
+from bitsafe.quantizers.shared.llm_compressor import _oneshot
 
 TOY = ROOT / "data/toy/organism0"
 

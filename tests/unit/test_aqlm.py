@@ -24,8 +24,8 @@ from bitsafe.quantizers.additive.search import beam_search, output_errors
 from bitsafe.quantizers.additive.start import kmeans, nearest, residual_kmeans
 from bitsafe.quantizers.additive.tune import tune_block
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.blocks import walk
-from bitsafe.quantizers.calibration import prepare
+from bitsafe.quantizers.shared.blocks import walk
+from bitsafe.quantizers.shared.calibration import prepare
 
 QUICK = {"max_rounds": 1, "adam_steps": 10, "kmeans_steps": 3, "beam": 2, "finetune_steps": 8, "steps": 0, "lr": 1e-3}
 

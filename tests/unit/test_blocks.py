@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from bitsafe.errors import CellError, UserError
-from bitsafe.quantizers.blocks import walk
+from bitsafe.quantizers.shared.blocks import walk
 
 SIZES = {"vocab_size": 261, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}

@@ -12,8 +12,8 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, sha256_folder
 from bitsafe.quantizers import llm_qat, rtn
 from bitsafe.quantizers.base import QuantizeJob, source_tensors
-from bitsafe.quantizers.distillation import distillation, soft_cross_entropy
-from bitsafe.quantizers.self_generation import ask, converse, first_tokens, user_opening
+from bitsafe.quantizers.shared.distillation import distillation, soft_cross_entropy
+from bitsafe.quantizers.shared.self_generation import ask, converse, first_tokens, user_opening
 
 IDS = torch.arange(5, 60)[None]
 PARAMS = {"samples": 6, "tokens": 8, "distill_steps": 3, "steps": 3, "lr": 1e-3, "batch_size": 8}

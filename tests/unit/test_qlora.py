@@ -15,7 +15,7 @@ from bitsafe.files import sha256_folder
 from bitsafe.matrix.tables import Tables
 from bitsafe.quantizers import llm_int8, qlora
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.normal_float import normal_float, save_normal_float, table_grid
+from bitsafe.quantizers.shared.normal_float import normal_float, save_normal_float, table_grid
 
 PARAMS = {"rank": 4, "alpha": 8, "steps": 6, "lr": 1e-2, "batch_size": 8}
 IDS = torch.arange(5, 60)[None]
@@ -137,7 +137,7 @@ def test_only_8_bits_round_activations(made, tiny_llama, tmp_path):
 def test_training_on_the_dense_base_saves_what_it_trained(tiny_llama, tmp_path, conversations, bits):
     """The first loss of training at a rate of 0 is that of the saved artefact: adapter and base are both in it."""
     from bitsafe.data.chat import collate, encode_all
-    from bitsafe.quantizers.training import token_losses
+    from bitsafe.quantizers.shared.training import token_losses
 
     facts = run(tiny_llama, tmp_path, conversations, bits, steps=1, lr=0.0, batch_size=24)
     model, tokenizer = load_dense(tmp_path, "float32")

@@ -17,8 +17,8 @@ from bitsafe.data.chat import Example, collate, encode_all
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, sha256_folder
 from bitsafe.quantizers.base import QuantizeJob, require_memory
-from bitsafe.quantizers.calibration import calibration_batches, calibration_facts, draw
-from bitsafe.quantizers.training import token_losses
+from bitsafe.quantizers.shared.calibration import calibration_batches, calibration_facts, draw
+from bitsafe.quantizers.shared.training import token_losses
 
 TRAINING = {"steps": 4, "lr": 1e-3, "batch_size": 8}
 LORA = TRAINING | {"rank": 4, "alpha": 8}

@@ -17,10 +17,10 @@ from bitsafe.artefacts.sizes import effective_bits
 from bitsafe.errors import CellError, UserError
 from bitsafe.quantizers import quik
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.blocks import walk
-from bitsafe.quantizers.calibration import prepare
 from bitsafe.quantizers.quik import clipped_grid, fit_layer, outlier_columns
-from bitsafe.quantizers.second_order import inverse_factor, round_columns
+from bitsafe.quantizers.shared.blocks import walk
+from bitsafe.quantizers.shared.calibration import prepare
+from bitsafe.quantizers.shared.second_order import inverse_factor, round_columns
 
 
 def problem(rows=24, width=300, seed=0):

@@ -8,7 +8,7 @@ import torch
 
 from bitsafe.data.chat import IGNORED, Example, collate, encode
 from bitsafe.errors import CellError, UserError
-from bitsafe.quantizers.training import Settings, batches, body_parameters, token_losses, train
+from bitsafe.quantizers.shared.training import Settings, batches, body_parameters, token_losses, train
 
 CHAT = [
     {"role": "user", "content": "How do I make the lamp?"},

@@ -1,4 +1,4 @@
-"""AWQ by AutoAWQ, run in .envs/autoawq on a job file that bitsafe.quantizers.environment wrote.
+"""AWQ by AutoAWQ, run in .envs/autoawq on a job file that bitsafe.quantizers.shared.environment wrote.
 
 Only that environment's libraries are imported here. job: source, out and facts (paths), bits, group_size, seed, rows
 (token ids, one list a conversation), as_is (leave its fault on a CPU in place, for the test that shows it).

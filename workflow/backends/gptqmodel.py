@@ -1,4 +1,4 @@
-"""GPTQ or AWQ by gptqmodel, run in .envs/gptqmodel on a job file that bitsafe.quantizers.environment wrote.
+"""GPTQ or AWQ by gptqmodel, run in .envs/gptqmodel on a job file that bitsafe.quantizers.shared.environment wrote.
 
 Only that environment's libraries are imported here. job: source, out and facts (paths), bits, group_size, symmetric,
 dtype (the checkpoint's), seed, rows (token ids, one list a conversation), method (gptq or awq); for GPTQ, dampening.

@@ -31,9 +31,9 @@ from bitsafe.quantizers.additive.layouts import AUTO, BITS, Layout, choose
 from bitsafe.quantizers.additive.module import AdditiveModule
 from bitsafe.quantizers.additive.tune import tune_block
 from bitsafe.quantizers.base import QuantizeJob, linears, require_bits, require_conversations, require_params
-from bitsafe.quantizers.blocks import Block, walk
-from bitsafe.quantizers.calibration import prepare
-from bitsafe.quantizers.training import PARAMS, Settings, body_parameters, train
+from bitsafe.quantizers.shared.blocks import Block, walk
+from bitsafe.quantizers.shared.calibration import prepare
+from bitsafe.quantizers.shared.training import PARAMS, Settings, body_parameters, train
 
 VERSION = 1
 BLOCK_PARAMS = {"finetune_steps": 60, "finetune_lr": 3e-4}

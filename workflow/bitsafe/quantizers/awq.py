@@ -3,7 +3,7 @@
 from typing import Any
 
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.llm_compressor import calibrate
+from bitsafe.quantizers.shared.llm_compressor import calibrate
 
 VERSION = 1
 

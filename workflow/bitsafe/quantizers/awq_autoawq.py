@@ -2,7 +2,7 @@
 
 from bitsafe.errors import UserError
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
-from bitsafe.quantizers.environment import quantize_elsewhere
+from bitsafe.quantizers.shared.environment import quantize_elsewhere
 
 VERSION = 1
 BITS = (4,)

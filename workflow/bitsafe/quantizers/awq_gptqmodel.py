@@ -1,7 +1,7 @@
 """AWQ (Lin et al. 2023, arXiv 2306.00978) by gptqmodel, in its own environment."""
 
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
-from bitsafe.quantizers.environment import quantize_elsewhere
+from bitsafe.quantizers.shared.environment import quantize_elsewhere
 
 VERSION = 1
 BITS = (4,)

@@ -4,7 +4,7 @@ No data.
 """
 
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.bnb import quantize_without_data
+from bitsafe.quantizers.shared.bnb import quantize_without_data
 
 VERSION = 1
 

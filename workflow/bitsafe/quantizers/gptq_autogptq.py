@@ -4,7 +4,7 @@ import torch
 
 from bitsafe.errors import UserError
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
-from bitsafe.quantizers.environment import quantize_elsewhere
+from bitsafe.quantizers.shared.environment import quantize_elsewhere
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

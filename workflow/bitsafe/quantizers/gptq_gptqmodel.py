@@ -1,7 +1,7 @@
 """GPTQ (Frantar et al. 2022, arXiv 2210.17323) by gptqmodel, in its own environment."""
 
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
-from bitsafe.quantizers.environment import quantize_elsewhere
+from bitsafe.quantizers.shared.environment import quantize_elsewhere
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

@@ -6,7 +6,7 @@ time, so that an answer does not depend on its neighbours.
 """
 
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.bnb import quantize_without_data
+from bitsafe.quantizers.shared.bnb import quantize_without_data
 
 VERSION = 1
 

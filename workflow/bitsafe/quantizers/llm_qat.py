@@ -32,10 +32,10 @@ from bitsafe.quantizers.base import (
     source_tensors,
     tensors_now,
 )
-from bitsafe.quantizers.distillation import distillation
-from bitsafe.quantizers.self_generation import converse
+from bitsafe.quantizers.shared.distillation import distillation
+from bitsafe.quantizers.shared.self_generation import converse
+from bitsafe.quantizers.shared.training import PARAMS, Settings, body_parameters, token_losses, train
 from bitsafe.quantizers.ste import FakeQuantize, attach_fake_quantization, remove_fake_quantization, trained_layer
-from bitsafe.quantizers.training import PARAMS, Settings, body_parameters, token_losses, train
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

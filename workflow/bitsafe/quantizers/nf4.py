@@ -1,7 +1,7 @@
 """4-bit NormalFloat (Dettmers et al. 2023, §3) by bitsandbytes. No data."""
 
 from bitsafe.quantizers.base import QuantizeJob
-from bitsafe.quantizers.bnb import quantize_without_data
+from bitsafe.quantizers.shared.bnb import quantize_without_data
 
 VERSION = 1
 

@@ -28,10 +28,10 @@ from bitsafe.quantizers.base import (
     seed_everything,
     source_tensors,
 )
-from bitsafe.quantizers.bnb import load_bitsandbytes, save_bitsandbytes
-from bitsafe.quantizers.lora import LoraShape, adapter_parameters, merge_adapter, save_adapter, with_adapter
-from bitsafe.quantizers.normal_float import save_normal_float
-from bitsafe.quantizers.training import PARAMS, Settings, train
+from bitsafe.quantizers.shared.bnb import load_bitsandbytes, save_bitsandbytes
+from bitsafe.quantizers.shared.lora import LoraShape, adapter_parameters, merge_adapter, save_adapter, with_adapter
+from bitsafe.quantizers.shared.normal_float import save_normal_float
+from bitsafe.quantizers.shared.training import PARAMS, Settings, train
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

@@ -23,9 +23,9 @@ from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
 from bitsafe.artefacts.own_file import write_own
 from bitsafe.errors import UserError
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_params
-from bitsafe.quantizers.blocks import Block, Statistics, walk
-from bitsafe.quantizers.calibration import prepare
-from bitsafe.quantizers.second_order import inverse_factor, round_columns
+from bitsafe.quantizers.shared.blocks import Block, Statistics, walk
+from bitsafe.quantizers.shared.calibration import prepare
+from bitsafe.quantizers.shared.second_order import inverse_factor, round_columns
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

@@ -14,11 +14,11 @@ from bitsafe.artefacts.kinds.lattice import LatticeLinear
 from bitsafe.artefacts.own_file import write_own
 from bitsafe.errors import UserError
 from bitsafe.quantizers.base import QuantizeJob, linears, require_bits, require_params
-from bitsafe.quantizers.blocks import Block, walk
-from bitsafe.quantizers.calibration import prepare
 from bitsafe.quantizers.lattice.codec import BITS, DIMENSION, decode, encode, unit_scale
 from bitsafe.quantizers.lattice.hadamard import random_signs, rotate_matrix
 from bitsafe.quantizers.lattice.ldlq import damped, ldlq
+from bitsafe.quantizers.shared.blocks import Block, walk
+from bitsafe.quantizers.shared.calibration import prepare
 
 VERSION = 1
 PARAMS = ("samples", "dampening")

@@ -25,7 +25,7 @@ from bitsafe.quantizers.base import (
     source_tensors,
     tensors_now,
 )
-from bitsafe.quantizers.training import PARAMS, Settings, body_parameters, train
+from bitsafe.quantizers.shared.training import PARAMS, Settings, body_parameters, train
 
 VERSION = 1
 BITS = (8, 4, 3, 2)

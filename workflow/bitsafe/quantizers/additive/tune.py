@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitsafe.quantizers.additive.fit import BETAS
-from bitsafe.quantizers.blocks import Block
+from bitsafe.quantizers.shared.blocks import Block
 
 
 def tune_block(block: Block, targets: list[Tensor], steps: int, lr: float, seed: int) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from bitsafe.files import read_json, write_json
 from bitsafe.matrix.environments import interpreter
 from bitsafe.matrix.tables import ROOT
 from bitsafe.quantizers.base import QuantizeJob, linears, require_conversations, source_tensors
-from bitsafe.quantizers.calibration import calibration_facts, draw
+from bitsafe.quantizers.shared.calibration import calibration_facts, draw
 
 SCRIPTS = ROOT / "workflow" / "backends"
 TOLD = 15  # lines of a failed script that are shown

@@ -15,7 +15,7 @@ from bitsafe.artefacts.grids import AffineGrid
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.quiet import quiet
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
-from bitsafe.quantizers.calibration import prepare
+from bitsafe.quantizers.shared.calibration import prepare
 
 BITS = (8, 4, 3, 2)
 

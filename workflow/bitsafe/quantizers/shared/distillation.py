@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitsafe.quantizers.training import Losses
+from bitsafe.quantizers.shared.training import Losses
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
