@@ -21,8 +21,9 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, sha256_folder
 from bitsafe.matrix import environments
 from bitsafe.matrix.tables import ROOT, Tables
-from bitsafe.quantizers import awq_autoawq, awq_gptqmodel, environment, gptq_autogptq, gptq_gptqmodel
+from bitsafe.quantizers import awq_autoawq, awq_gptqmodel, gptq_autogptq, gptq_gptqmodel
 from bitsafe.quantizers.base import QuantizeJob
+from bitsafe.quantizers.shared import environment
 
 MODULES = {m.__name__.rpartition(".")[2]: m for m in (gptq_gptqmodel, awq_gptqmodel, awq_autoawq, gptq_autogptq)}
 

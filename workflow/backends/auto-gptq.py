@@ -1,4 +1,4 @@
-"""GPTQ by AutoGPTQ, run in .envs/auto-gptq on a job file that bitsafe.quantizers.shared.environment wrote. It needs a GPU.
+"""GPTQ by AutoGPTQ, run in .envs/auto-gptq on a job file of quantizers.shared.environment. It needs a GPU.
 
 Only that environment's libraries are imported here. job: source, out and facts (paths), bits, group_size, seed,
 dampening, rows (token ids, one list a conversation).
