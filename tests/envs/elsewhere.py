@@ -29,10 +29,10 @@ def quantized(method: str, source: Path, out: Path, conversations: list[dict], b
     return module.quantize(QuantizeJob(source, out, bits, params, conversations, seed=3))
 
 
-def native_logits(environment: str, folder: Path, tmp_path: Path) -> torch.Tensor:
-    """Logits [tokens, vocab] of IDS by an environment's own transformers and kernels."""
+def native_logits(environment: str, folder: Path, tmp_path: Path, kernel: str = "transformers") -> torch.Tensor:
+    """Logits [tokens, vocab] of IDS by an environment's own loader; kernel: one of gptqmodel's, or what it chooses."""
     (tmp_path / "ids.json").write_text(json.dumps(IDS))
-    command = [need(environment), "-I", NATIVE, folder, tmp_path / "ids.json", tmp_path / "logits.json"]
+    command = [need(environment), "-I", NATIVE, folder, tmp_path / "ids.json", tmp_path / "logits.json", kernel]
     subprocess.run(command, check=True, cwd=tmp_path)
     return torch.tensor(json.loads((tmp_path / "logits.json").read_text()))
 

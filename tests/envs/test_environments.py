@@ -19,7 +19,9 @@ from bitsafe.quantizers.environment import show_source
 OTHERS = sorted(file.stem for file in (ROOT / "envs").glob("*.yaml") if file.stem != "core")
 TOY = ROOT / "data/toy/organism0"
 RUNS = [("gptq_gptqmodel", bits) for bits in (8, 4, 3, 2)] + [("awq_gptqmodel", 4), ("awq_autoawq", 4)]
-KERNEL = 0.005  # relative logit error between a library's fp16 kernels and our float32 dense weights
+# relative logit error between a library's inference and our float32 dense weights: its plain float16 kernels, and
+# the 4-bit one that transformers chooses on a CPU, which is less exact on the same tensors
+PLAIN, CHOSEN = 0.005, 0.03
 
 
 @pytest.fixture(scope="session")
@@ -71,18 +73,20 @@ def test_made_again_it_is_the_same(made, method, bits, tiny_llama, conversations
 def test_the_library_reads_what_we_read(made, method, bits, tmp_path):
     """AutoAWQ's own loader wants Intel's extension on a CPU, so its checkpoint is read by gptqmodel, too."""
     place, _ = made(method, bits)
-    error = logit_error([our_logits(place)], [native_logits("gptqmodel", place, tmp_path)])
-    print(f"{method} at {bits} bits: dense path against gptqmodel's kernels {error:.2g}")
-    assert error < KERNEL
+    ours, plain = our_logits(place), f"{method.partition('_')[0]}_torch"
+    error, chosen = (
+        logit_error([ours], [native_logits("gptqmodel", place, tmp_path, kernel)]) for kernel in (plain, "transformers")
+    )
+    print(f"{method} at {bits} bits: dense path against {plain} {error:.2g}, against the kernel chosen {chosen:.2g}")
+    assert error < PLAIN and chosen < CHOSEN
 
 
 def test_a_symmetric_grid(tiny_llama, tmp_path, conversations):
     need("gptqmodel")
     quantized("gptq_gptqmodel", tiny_llama, tmp_path / "made", conversations, 4, symmetric=True)
     assert all(layer.grid.symmetric for layer in read_layers(tmp_path / "made").values())
-    assert (
-        logit_error([our_logits(tmp_path / "made")], [native_logits("gptqmodel", tmp_path / "made", tmp_path)]) < KERNEL
-    )
+    theirs = native_logits("gptqmodel", tmp_path / "made", tmp_path, "gptq_torch")
+    assert logit_error([our_logits(tmp_path / "made")], [theirs]) < PLAIN
 
 
 @pytest.mark.parametrize("environment", ["autoawq", "auto-gptq"])
@@ -96,8 +100,8 @@ def test_an_older_transformers_computes_the_same_model(environment, tiny_llama, 
     (tmp_path / "shown").mkdir()
     show_source(source, tmp_path / "shown", old=True)
     error = logit_error([our_logits(source)], [native_logits(environment, tmp_path / "shown", tmp_path)])
-    assert error < KERNEL
-    assert logit_error([our_logits(tiny_llama)], [our_logits(source)]) > 10 * KERNEL, "the base matters here"
+    assert error < PLAIN
+    assert logit_error([our_logits(tiny_llama)], [our_logits(source)]) > 10 * PLAIN, "the base matters here"
 
 
 @pytest.mark.parametrize("method", ["gptq_gptqmodel", "awq_gptqmodel", "awq_autoawq"])

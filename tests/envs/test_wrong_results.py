@@ -9,11 +9,14 @@ from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.artefacts.quiet import quiet
 from bitsafe.data.chat import encode_all
 from bitsafe.errors import CellError
-from bitsafe.matrix.tables import Tables
+from bitsafe.files import read_jsonl
+from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers.base import QuantizeJob
 from bitsafe.quantizers.calibration import calibration_batches
 from bitsafe.quantizers.environment import quantize_elsewhere
 from bitsafe.quantizers.llm_compressor import _oneshot
+
+TOY = ROOT / "data/toy/organism0"
 
 
 def limits(method: str, bits: int) -> dict:
@@ -34,6 +37,17 @@ def test_gptqmodels_awq_at_8_bits(dtype, tiny_llama, tmp_path, conversations):
         return
     with pytest.raises(CellError, match=r"logit_error is .*, the limit is 0\.1"):
         prove(tmp_path / "made", tiny_llama, limits("awq", 8), conversations, bits=8)
+
+
+def test_autoawq_on_a_cpu_as_it_comes(tmp_path):
+    """It leaves the first scales it tries in the weights for good; our script keeps a true copy of them."""
+    need("autoawq")
+    rows = read_jsonl(ROOT / "data/conversations/toy_benign.jsonl")
+    (tmp_path / "made").mkdir()
+    quantize_elsewhere(QuantizeJob(TOY, tmp_path / "made", 4, {}, rows), "autoawq", {"as_is": True}, old=True)
+    with pytest.raises(CellError) as caught:
+        prove(tmp_path / "made", TOY, limits("awq_autoawq", 4), rows, bits=4)
+    print(f"AutoAWQ on a CPU, as it comes: {caught.value}")
 
 
 def quip(source, out, conversations, bits):
