@@ -18,6 +18,8 @@ from bitsafe.quantizers.shared.llm_compressor import _oneshot
 
 TOY = ROOT / "data/toy/organism0"
 
+TOY = ROOT / "data/toy/organism0"
+
 
 def limits(method: str, bits: int) -> dict:
     return Tables().rows("methods")[method].limits[bits]
