@@ -9,14 +9,12 @@ from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.artefacts.quiet import quiet
 from bitsafe.data.chat import encode_all
 from bitsafe.errors import CellError
-from bitsafe.files import read_jsonl
+from bitsafe.files import read_json, read_jsonl, write_json
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers.base import QuantizeJob
 from bitsafe.quantizers.shared.calibration import calibration_batches
 from bitsafe.quantizers.shared.environment import quantize_elsewhere
 from bitsafe.quantizers.shared.llm_compressor import _oneshot
-
-TOY = ROOT / "data/toy/organism0"
 
 TOY = ROOT / "data/toy/organism0"
 
@@ -72,7 +70,22 @@ def quip(source, out, conversations, bits):
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_llm_compressors_quip_after_a_reload(bits, tiny_llama, tmp_path, conversations):
+    """Read as its tensors stand, which is what transformers does: the proof sees that the logits are wrong."""
     quip(tiny_llama, tmp_path / "made", conversations, bits)
-    with pytest.raises(CellError) as caught:
+    forget_transforms(tmp_path / "made")
+    with pytest.raises(CellError, match="logit_error is") as caught:
         prove(tmp_path / "made", tiny_llama, limits("rtn", bits), conversations, bits=bits)
     print(f"llm-compressor's QuIP at {bits} bits, reloaded: {caught.value}")
+
+
+def test_saved_transforms_are_refused_at_any_bits(tiny_llama, tmp_path, conversations):
+    """At 3 bits the limits are too wide to tell: that nobody applies the transforms is reason enough."""
+    quip(tiny_llama, tmp_path / "made", conversations, 3)
+    with pytest.raises(CellError, match="transform_config"):
+        prove(tmp_path / "made", tiny_llama, {}, conversations, bits=3)
+
+
+def forget_transforms(folder):
+    config = read_json(folder / "config.json")
+    config["quantization_config"].pop("transform_config")
+    write_json(folder / "config.json", config)

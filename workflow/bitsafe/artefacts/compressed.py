@@ -84,7 +84,10 @@ def read(folder: Path, tensors: dict[str, Tensor]) -> dict[str, QuantizedLinear]
 
 
 def _weight_args_of(folder: Path) -> QuantizationArgs:
-    groups = read_config(folder)["quantization_config"]["config_groups"]
+    config = read_config(folder)["quantization_config"]
+    if config.get("transform_config"):
+        raise CellError(f"{folder}/config.json: transform_config: rotations that no reader applies: not this model")
+    groups = config["config_groups"]
     if len(groups) != 1:
         raise CellError(f"{folder}: {len(groups)} quantization groups, one is expected")
     return QuantizationScheme.model_validate(next(iter(groups.values()))).weights
