@@ -195,7 +195,7 @@ def logits_of(model, ids):
 
 
 def test_a_model_that_says_nothing_is_told(tiny_llama, monkeypatch):
-    from bitsafe.quantizers import self_generation
+    from bitsafe.quantizers.shared import self_generation
 
     model, tokenizer = load_dense(tiny_llama, "float32")
     monkeypatch.setattr(self_generation, "ask", lambda *args: ["", " "])
