@@ -1,8 +1,8 @@
 """smollm2: SmolLM2-135M through every method and bit-width on the CPU, one process a cell, resumable.
 
 `make bench-smollm2` leaves results/bench/smollm2/<method>-<bits>.json, one a cell (what is there is kept), and the
-table results/bench/smollm2.md. A cell past 15 minutes is listed "not run". aqlm and quip_sharp take the first four
-blocks, as a checkpoint of their own: their perplexities compare with that source's alone.
+table results/bench/smollm2.md. A cell past 15 minutes is listed "not run". aqlm takes the first four blocks: they are
+quantized and proved as a checkpoint of their own, and measured in the whole model with the other blocks as they were.
 
 The checkpoint out of the wheel was 4-bit already (Q4_1, groups of 32): the 4-bit rows say nothing about methods.
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bitsafe.artefacts.check import prove
-from bitsafe.artefacts.checkpoint import copy_side_files, read_tensors, write_config, write_tensors
+from bitsafe.artefacts.checkpoint import copy_side_files, read_tensors, storage_dtype, write_config, write_tensors
+from bitsafe.artefacts.load import dense_tensors
 from bitsafe.data.checkpoints import fetch_model
 from bitsafe.data.conversations import load_conversations
 from bitsafe.errors import CellError, UserError
@@ -28,7 +29,7 @@ from bitsafe.quantizers.base import QuantizeJob
 
 OUT = Path("results/bench/smollm2")
 CHECKPOINT, SHORT = Path("results/models/smollm2/checkpoint"), Path("results/models/smollm2_4blocks")
-FEW_BLOCKS, BLOCKS = ("aqlm", "quip_sharp"), 4
+FEW_BLOCKS, BLOCKS = ("aqlm",), 4
 LIMIT_SECONDS, CALIBRATION, HELD_OUT = 900, 16, 8
 METHODS = ("rtn", "gptq", "awq", "quik", "quik_weight_only", "quip_sharp", "aqlm", "llm_int8", "nf4", "fp4")
 METHODS += ("ste", "llm_qat", "qlora", "qlora_merged", "qlora_requantized")
@@ -102,9 +103,22 @@ def measure(method: str, bits: int) -> dict:
         seconds = time.monotonic() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         facts = prove(out, source, {}, held_out, bits=16 if row.params.get("form") == "merged" else bits)
+        if method in FEW_BLOCKS:
+            facts |= in_the_whole_model(out, held_out)
     found = {"method": method, "bits": bits, "blocks": BLOCKS if method in FEW_BLOCKS else "all", "changed": few}
     wanted = ("effective_bits", "stored_bits", "logit_error", "perplexity", "perplexity_source")
     return found | {key: facts[key] for key in wanted} | {"seconds": seconds, "peak_gb": peak}
+
+
+def in_the_whole_model(artefact: Path, held_out: list[dict]) -> dict:
+    """Logit error and perplexity of the whole model with the artefact's few blocks in it, otherwise full precision."""
+    with TemporaryDirectory(dir=OUT) as folder:
+        whole = Path(folder)
+        write_tensors(whole, read_tensors(CHECKPOINT) | dense_tensors(artefact, storage_dtype(CHECKPOINT))[0])
+        copy_side_files(CHECKPOINT, whole)
+        write_config(CHECKPOINT, whole)
+        facts = prove(whole, CHECKPOINT, {}, held_out, bits=16)
+    return {key: facts[key] for key in ("logit_error", "perplexity", "perplexity_source")}
 
 
 def table(rows: list[dict]) -> str:
