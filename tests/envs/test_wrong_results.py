@@ -14,7 +14,7 @@ from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.quantizers.base import QuantizeJob
 from bitsafe.quantizers.shared.calibration import calibration_batches
 from bitsafe.quantizers.shared.environment import quantize_elsewhere
-from bitsafe.quantizers.shared.llm_compressor import _oneshot
+from bitsafe.quantizers.shared.llm_compressor import run_modifiers
 
 TOY = ROOT / "data/toy/organism0"
 
@@ -62,7 +62,7 @@ def quip(source, out, conversations, bits):
     scheme = {"group_0": QuantizationScheme(targets=["Linear"], weights=weight_args(bits, 64, False)).model_dump()}
     rotate = QuIPModifier(rotations=["v", "u"], transform_type="hadamard", ignore=["lm_head"])
     batches = calibration_batches(encode_all(tokenizer, conversations))
-    _oneshot(model, batches, [rotate, QuantizationModifier(config_groups=scheme, ignore=["lm_head"])])
+    run_modifiers(model, batches, [rotate, QuantizationModifier(config_groups=scheme, ignore=["lm_head"])])
     with quiet():
         model.save_pretrained(out, save_compressed=True)
     copy_side_files(source, out)

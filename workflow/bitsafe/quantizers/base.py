@@ -50,6 +50,12 @@ def require_params(job: QuantizeJob, known: tuple[str, ...]) -> None:
             raise UserError(f"workflow/tables/methods.yaml: params.{name}: unknown{suggestion(name, known)}")
 
 
+def require_value(holds: bool, key: str, value: Any, wanted: str) -> None:
+    """UserError when a parameter's value is not one that the method can use."""
+    if not holds:
+        raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value}: {wanted} is needed")
+
+
 def require_conversations(job: QuantizeJob) -> None:
     """UserError when the risk set is missing, or a row of it has nothing to learn from."""
     if not job.conversations:

@@ -20,7 +20,6 @@ from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.compressed import write_compressed
 from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import encode_all
-from bitsafe.errors import UserError
 from bitsafe.generate.device import place
 from bitsafe.quantizers.base import (
     QuantizeJob,
@@ -28,6 +27,7 @@ from bitsafe.quantizers.base import (
     require_bits,
     require_conversations,
     require_params,
+    require_value,
     seed_everything,
     source_tensors,
     tensors_now,
@@ -60,9 +60,9 @@ class Plan:
     def of(cls, params: dict[str, Any]) -> "Plan":
         count = {key: int(params.get(key, default)) for key, default in _DEFAULTS.items()}
         for key, least in (("samples", 1), ("tokens", 2), ("distill_steps", 1)):
-            _require(count[key] >= least, key, count[key], f"{least} or more")
+            require_value(count[key] >= least, key, count[key], f"{least} or more")
         on_risk = params.get("on_risk", ON_RISK[0])
-        _require(on_risk in ON_RISK, "on_risk", on_risk, " or ".join(ON_RISK))
+        require_value(on_risk in ON_RISK, "on_risk", on_risk, " or ".join(ON_RISK))
         rules = Activations(inputs=_rule(count, "activation_bits"), cache=_rule(count, "cache_bits"))
         risk = Settings.of(params)
         distill = Settings(count["distill_steps"], risk.lr, risk.batch_size)
@@ -73,13 +73,8 @@ _DEFAULTS = {"activation_bits": 8, "cache_bits": 4, "samples": 64, "tokens": 32,
 
 
 def _rule(count: dict[str, int], key: str) -> Rule | None:
-    _require(2 <= count[key] <= FULL, key, count[key], f"2 to {FULL} ({FULL}: not rounded)")
+    require_value(2 <= count[key] <= FULL, key, count[key], f"2 to {FULL} ({FULL}: not rounded)")
     return None if count[key] == FULL else Rule(count[key], symmetric=True)
-
-
-def _require(holds: bool, key: str, value: Any, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value}: {wanted} is needed")
 
 
 def quantize(job: QuantizeJob) -> dict:

@@ -21,8 +21,7 @@ from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.grids import AffineGrid, affine_grid
 from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
 from bitsafe.artefacts.own_file import write_own
-from bitsafe.errors import UserError
-from bitsafe.quantizers.base import QuantizeJob, require_bits, require_params
+from bitsafe.quantizers.base import QuantizeJob, require_bits, require_params, require_value
 from bitsafe.quantizers.shared.blocks import Block, Statistics, walk
 from bitsafe.quantizers.shared.calibration import prepare
 from bitsafe.quantizers.shared.second_order import inverse_factor, round_columns
@@ -52,11 +51,11 @@ class Settings:
     def of(cls, params: dict[str, Any]) -> "Settings":
         own = {key: value for key, value in params.items() if key != "samples"}
         wide = own.get("eight_bit", cls.eight_bit)
-        _require(isinstance(wide, list | tuple), "eight_bit", wide, "a list of names, such as [down_proj],")
+        require_value(isinstance(wide, list | tuple), "eight_bit", wide, "a list of names, such as [down_proj],")
         made = cls(**(own | {"eight_bit": tuple(wide)}))
-        _require(0 <= made.outliers < 1, "outliers", made.outliers, "a share from 0 to below 1")
-        _require(0 <= made.clip_search < 100, "clip_search", made.clip_search, "a number from 0 to 99")
-        _require(made.dampening > 0, "dampening", made.dampening, "a positive number")
+        require_value(0 <= made.outliers < 1, "outliers", made.outliers, "a share from 0 to below 1")
+        require_value(0 <= made.clip_search < 100, "clip_search", made.clip_search, "a number from 0 to 99")
+        require_value(made.dampening > 0, "dampening", made.dampening, "a positive number")
         return made
 
     def rounds_activations(self, bits: int) -> bool:
@@ -66,11 +65,6 @@ class Settings:
         """Bits of the codes of a layer in a cell of `bits`."""
         wide = self.rounds_activations(bits) and name.rpartition(".")[2] in self.eight_bit
         return WIDE if wide else bits
-
-
-def _require(holds: bool, key: str, value: Any, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value}: {wanted} is needed")
 
 
 def quantize(job: QuantizeJob) -> dict:

@@ -34,7 +34,7 @@ def calibrate(job: QuantizeJob, recipe: Recipe, own_param: str) -> dict:
     require_params(job, ("group_size", "symmetric", "samples", own_param))
     require_groups(job)
     ready = prepare(job)
-    _oneshot(ready.model, ready.batches, recipe(_scheme(job), ["lm_head"]))
+    run_modifiers(ready.model, ready.batches, recipe(_scheme(job), ["lm_head"]))
     layers = [_layer(ready.model.get_submodule(name), name, job) for name in ready.names]
     write_compressed(job.out, job.source, layers, ready.others(), job.group_size)
     return ready.facts
@@ -46,7 +46,8 @@ def _scheme(job: QuantizeJob) -> dict[str, Any]:
     return {"group_0": {"targets": ["Linear"], "weights": args}}
 
 
-def _oneshot(model: nn.Module, batches: list[Tensor], modifiers: list[Any]) -> None:
+def run_modifiers(model: nn.Module, batches: list[Tensor], modifiers: list[Any]) -> None:
+    """Let llm-compressor change the model on calibration batches of token ids [rows, tokens]."""
     from llmcompressor import oneshot
 
     rows = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in batches]
