@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy test-envs bench bench-smollm2 lint lock env
+.PHONY: run test run-real test-toy test-envs bench bench-extra bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -28,10 +28,14 @@ test-toy: $(STAMP)
 	$(BIN)/python -m pytest -rx tests/toy
 
 test-envs: $(STAMP)
-	$(BIN)/python -m pytest -rs tests/envs
+	$(BIN)/python -m pytest -rsP tests/envs
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
+
+# rivals that live in environments of their own: make env NAME=gptqmodel and NAME=bench come first
+bench-extra: $(STAMP) .envs/gptqmodel/.installed-from-lock .envs/bench/.installed-from-lock
+	$(BIN)/python -m tests.bench extra
 
 # SmolLM2-135M through every method and bit-width; hours, resumable
 bench-smollm2: $(STAMP)

@@ -44,7 +44,10 @@ class Case:
     held_out: Tensor
 
     def objective(self, layer: Layer) -> float:
-        wrong = layer.dense() - self.weight
+        return self.objective_of(layer.dense())
+
+    def objective_of(self, weight: Tensor) -> float:
+        wrong = weight - self.weight
         return float(((wrong @ self.held_out) * wrong).sum() / ((self.weight @ self.held_out) * self.weight).sum())
 
 
@@ -117,15 +120,20 @@ def run() -> list[dict]:
     cases = load_cases()
     measured = {(name, bits): measure(fit, cases, bits) for name, fit in METHODS.items() for bits in BITS}
     rows = [against(measured, name, peer, bits) for name, peers in PEERS.items() for peer in peers for bits in BITS]
-    alone = [{"name": "quantizers", "method": name, "bits": bits, **found} for (name, bits), found in measured.items()]
-    for row in alone:
-        row |= {"ours": row["objective"], "peer": 1.0, "peer_name": "the weight left out", "unit": UNIT}
-        row |= {"ratio": row["objective"], "n": len(cases), "spread": None}
     headline = [row for row in rows if row["bits"] == 2 and row["method"] != "gptq g64"]
-    return headline + [row for row in rows if row not in headline] + alone
+    return headline + [row for row in rows if row not in headline] + told_alone(measured, len(cases))
 
 
 UNIT = "relative layer objective"
+
+
+def told_alone(measured: dict, layers: int) -> list[dict]:
+    """A row for every method and width by itself."""
+    alone = [{"name": "quantizers", "method": name, "bits": bits, **found} for (name, bits), found in measured.items()]
+    for row in alone:
+        row |= {"ours": row["objective"], "peer": 1.0, "peer_name": "the weight left out", "unit": UNIT}
+        row |= {"ratio": row["objective"], "n": layers, "spread": None}
+    return alone
 
 
 def measure(fit: Fit, cases: list[Case], bits: int) -> dict:
@@ -152,12 +160,17 @@ def against(measured: dict, name: str, peer: str, bits: int) -> dict:
 def load_cases() -> list[Case]:
     if not (CHECKPOINT / "config.json").exists():
         fetch_model(Tables().get("models", "smollm2", "bench").model_dump() | {"name": "smollm2"}, CHECKPOINT)
-    row = Tables().get("datasets", "everyday", "bench").model_dump() | {"name": "everyday"}
-    examples = encode_all(load_tokenizer(CHECKPOINT), load_conversations(row, ROOT, answered=True))
+    examples = encode_all(load_tokenizer(CHECKPOINT), conversations())
     model = load_model(CHECKPOINT, "float32")
     cut = len(examples) // 4
     held_out, seen = (statistics(model, calibration_batches(part)) for part in (examples[:cut], examples[cut:]))
     return [Case(name, model.get_submodule(name).weight.detach(), seen[name], held_out[name].gram) for name in LAYERS]
+
+
+def conversations() -> list[dict]:
+    """Those of both parts: the first quarter is held out."""
+    row = Tables().get("datasets", "everyday", "bench").model_dump() | {"name": "everyday"}
+    return load_conversations(row, ROOT, answered=True)
 
 
 def statistics(model, batches: list[Tensor]) -> dict[str, Statistics]:
