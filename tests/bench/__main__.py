@@ -1,4 +1,4 @@
-"""python -m tests.bench [NAME …]: run benchmarks (all of the core environment if none is named) and write results/bench/NAME.json."""
+"""python -m tests.bench [NAME …]: run benchmarks and write results/bench/NAME.json; without a name all of NAMES."""
 
 import json
 import os

@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file, save_file
+from tests.bench.quantizers import BITS, CHECKPOINT, LAYERS, METHODS, Case, against, load_cases, measure, told_alone
+from tests.bench.quantizers import conversations as calibration
 
 from bitsafe.artefacts.grids import affine_grid
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.load import load_tokenizer
 from bitsafe.data.chat import encode_all
 from bitsafe.matrix.environments import interpreter
-from tests.bench.quantizers import BITS, CHECKPOINT, LAYERS, METHODS, Case, against, load_cases, measure, told_alone
-from tests.bench.quantizers import conversations as calibration
 
 RIVALS = Path(__file__).with_name("rivals")
 GROUP_SIZES, PIECE = (64, 32), 64
@@ -46,7 +46,9 @@ def gptqmodel(cases: list[Case]) -> dict:
         for case in cases:
             tensors |= {f"{case.name}.weight": case.weight.contiguous(), f"{case.name}.inputs": rooted(case.seen.gram)}
         save_file(tensors, Path(folder) / "layers.safetensors")
-        return rival("gptqmodel", "gptqmodel", Path(folder), cases, {"layers": str(Path(folder) / "layers.safetensors")})
+        return rival(
+            "gptqmodel", "gptqmodel", Path(folder), cases, {"layers": str(Path(folder) / "layers.safetensors")}
+        )
 
 
 def rooted(gram: torch.Tensor) -> torch.Tensor:
@@ -69,7 +71,9 @@ def rival(script: str, environment: str, folder: Path, cases: list[Case], job: d
     out, facts = folder / "out.safetensors", folder / "facts.json"
     job |= {"bits": list(BITS), "group_sizes": list(GROUP_SIZES), "out": str(out), "facts": str(facts)}
     (folder / "job.json").write_text(json.dumps(job))
-    subprocess.run([interpreter(environment), "-I", RIVALS / f"{script}.py", folder / "job.json"], check=True, cwd=folder)
+    subprocess.run(
+        [interpreter(environment), "-I", RIVALS / f"{script}.py", folder / "job.json"], check=True, cwd=folder
+    )
     said, weights = json.loads(facts.read_text()), load_file(out)
     share = said["cpu_seconds"] / len(BITS) / len(GROUP_SIZES)
     found = {}

@@ -23,7 +23,9 @@ def quantized(weight: torch.Tensor, inputs: torch.Tensor, bits: int, group_size:
     """Its defaults: columns reordered within what its groups allow (act_group_aware), an asymmetric grid."""
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight.data.copy_(weight)
-    config = QuantizeConfig(bits=bits, group_size=group_size, sym=False, desc_act=False, fallback=None, offload_to_disk=False)
+    config = QuantizeConfig(
+        bits=bits, group_size=group_size, sym=False, desc_act=False, fallback=None, offload_to_disk=False
+    )
     solver = GPTQ(linear, config)
     solver.quantizer.configure(perchannel=True)
     solver.add_batch(inputs[None], linear(inputs)[None])

@@ -13,6 +13,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.patches.base import PatchJob
 from bitsafe.steps.make import learning_rows, make_artefacts
+from bitsafe.steps.memory import within_memory
 
 
 def patch(run: Run, cell: Cell) -> None:
@@ -25,7 +26,8 @@ def patch(run: Run, cell: Cell) -> None:
     def make(replicate: int, source: Path, out: Path, rows: list[dict]) -> dict[str, Any]:
         artefact = run.replicate_folder(cell.quantized, replicate) / "artefact"
         seed = run.config.seed + replicate
-        facts = module.patch(PatchJob(artefact, source, out, rows, params, seed, dtype, generate))
+        with within_memory("patches", params):
+            facts = module.patch(PatchJob(artefact, source, out, rows, params, seed, dtype, generate))
         proof = prove(out, source, {}, rows, bits=cell.bits, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 

@@ -12,6 +12,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.quantizers.base import QuantizeJob, require_memory
 from bitsafe.steps.make import learning_rows, make_artefacts
+from bitsafe.steps.memory import within_memory
 
 
 def quantize(run: Run, cell: Cell) -> None:
@@ -23,7 +24,8 @@ def quantize(run: Run, cell: Cell) -> None:
         seed = run.config.seed + replicate
         job = QuantizeJob(source, out, cell.bits, params, rows, seed, dtype)
         require_memory(job)
-        facts = module.quantize(job)
+        with within_memory("methods", params):
+            facts = module.quantize(job)
         stored = facts.get("artefact_bits", cell.bits)  # a merged adapter leaves full precision
         proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=stored, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
