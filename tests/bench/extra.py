@@ -1,9 +1,8 @@
 """extra: the layer objective of libraries in environments of their own, beside ours, on the same SmolLM2 layers.
 
-`make bench-extra` runs the scripts in tests/bench/rivals, then adds their rows to results/bench/quantizers.json's
-measures of ours, made anew in the same run. gptqmodel sees the same Gram matrices as our methods. auto-round tunes
-whole blocks on their outputs and sees the same conversations joined and cut into equal pieces, which it needs: its
-layer objective is not what it minimizes.
+`make bench-extra` runs the scripts in tests/bench/rivals and measures ours in the same run. gptqmodel gets the Gram
+matrices that our methods get. auto-round wants pieces of equal length, so it gets the same conversations joined and
+cut; it tunes whole blocks on their outputs, and the layer objective is not what it minimizes.
 """
 
 import json
@@ -45,10 +44,9 @@ def gptqmodel(cases: list[Case]) -> dict:
         tensors = {}
         for case in cases:
             tensors |= {f"{case.name}.weight": case.weight.contiguous(), f"{case.name}.inputs": rooted(case.seen.gram)}
-        save_file(tensors, Path(folder) / "layers.safetensors")
-        return rival(
-            "gptqmodel", "gptqmodel", Path(folder), cases, {"layers": str(Path(folder) / "layers.safetensors")}
-        )
+        file = Path(folder) / "layers.safetensors"
+        save_file(tensors, file)
+        return rival("gptqmodel", "gptqmodel", Path(folder), cases, {"layers": str(file)})
 
 
 def rooted(gram: torch.Tensor) -> torch.Tensor:
@@ -71,9 +69,8 @@ def rival(script: str, environment: str, folder: Path, cases: list[Case], job: d
     out, facts = folder / "out.safetensors", folder / "facts.json"
     job |= {"bits": list(BITS), "group_sizes": list(GROUP_SIZES), "out": str(out), "facts": str(facts)}
     (folder / "job.json").write_text(json.dumps(job))
-    subprocess.run(
-        [interpreter(environment), "-I", RIVALS / f"{script}.py", folder / "job.json"], check=True, cwd=folder
-    )
+    command = [interpreter(environment), "-I", RIVALS / f"{script}.py", folder / "job.json"]
+    subprocess.run(command, check=True, cwd=folder)
     said, weights = json.loads(facts.read_text()), load_file(out)
     share = said["cpu_seconds"] / len(BITS) / len(GROUP_SIZES)
     found = {}

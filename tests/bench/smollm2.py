@@ -1,8 +1,9 @@
 """smollm2: SmolLM2-135M through every method and bit-width on the CPU, one process a cell, resumable.
 
 `make bench-smollm2` leaves results/bench/smollm2/<method>-<bits>.json, one a cell (what is there is kept), and the
-table results/bench/smollm2.md. A cell past 15 minutes of processor time is listed "not run". aqlm takes the first four blocks: they are
-quantized and proved as a checkpoint of their own, and measured in the whole model with the other blocks as they were.
+table results/bench/smollm2.md. A cell past 15 minutes of processor time is listed "not run". aqlm takes the first four
+blocks: they are quantized and proved as a checkpoint of their own, and measured in the whole model with the other
+blocks as they were.
 
 The checkpoint out of the wheel was 4-bit already (Q4_1, groups of 32): the 4-bit rows say nothing about methods.
 """

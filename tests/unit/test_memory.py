@@ -26,7 +26,7 @@ def test_what_to_lower_is_named(fill, place):
 
 
 def test_a_method_without_such_a_parameter():
-    with pytest.raises(UserError, match="^memory is full: use a machine with more$"), within_memory("methods", {}):
+    with pytest.raises(UserError, match=r"^memory is full: use a machine with more$"), within_memory("methods", {}):
         raise MemoryError
 
 
