@@ -1,6 +1,7 @@
 """A whole patch of a real artefact: pairs, training, export, with a model that fits in a second."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from bitsafe.artefacts.artefact import read_layers, with_codes
 from bitsafe.artefacts.load import load_dense
+from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_jsonl
-from bitsafe.patches import dpo, qresafe, random_mask
+from bitsafe.patches import dpo, magnitude_mask, qresafe, random_mask, safety_minus_utility, sft
 from bitsafe.patches.base import PatchJob
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
@@ -59,11 +61,14 @@ def tensors_of(artefact: Path) -> dict[str, torch.Tensor]:
     return {name: layer.codes for name, layer in read_layers(artefact).items()}
 
 
-@pytest.mark.parametrize("module", [qresafe, dpo, random_mask])
+ANSWERED = [row | {"messages": [*row["messages"], {"role": "assistant", "content": "With a key."}]} for row in PROMPTS]
+
+
+@pytest.mark.parametrize("module", [qresafe, dpo, sft, random_mask, magnitude_mask, safety_minus_utility])
 def test_a_patch_moves_codes_and_nothing_else(module, teacher, artefact, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    tau = 1.0 if module is dpo else 0.25
-    work = job(teacher, artefact, tmp_path, tau=tau)
+    tau = 1.0 if module in (dpo, sft) else 0.25
+    work = replace(job(teacher, artefact, tmp_path, tau=tau, utility_examples=4), utility=ANSWERED)
     facts = module.patch(work)
     before, after = read_layers(artefact), read_layers(work.out)
     moved = sum(int((after[name].codes != before[name].codes).sum()) for name in before)
@@ -114,3 +119,44 @@ def test_what_was_trained_is_what_is_loaded(artefact, tmp_path):
     with torch.no_grad():
         assert any((layer.codes() != layer.start).any() for layer in layers.values())
         torch.testing.assert_close(exported(ids).logits, model(ids).logits)
+
+
+def test_scoring_utility_needs_benign_answers(teacher, artefact, tmp_path):
+    with pytest.raises(UserError, match="utility_examples"):
+        safety_minus_utility.patch(job(teacher, artefact, tmp_path))
+
+
+def judged(work: PatchJob, refuses) -> PatchJob:
+    """The teacher refuses everything; afterwards, `refuses(call)` says whether the patched model does."""
+    calls = []
+
+    def generate(model, tokenizer, prompts, max_new_tokens):
+        calls.append(len(prompts))
+        said = len(calls) == 1 or (len(calls) > 2 and refuses(len(calls) - 2))
+        return ["Sorry, I cannot help." if said else f"Lift the latch, {len(calls)}."] * len(prompts)
+
+    return replace(work, generate=generate)
+
+
+def test_of_several_rates_the_one_that_agrees_with_full_precision_is_kept(teacher, artefact, tmp_path):
+    work = judged(job(teacher, artefact, tmp_path / "many", lr=[0.3, 0.1, 0.2], validation=2), lambda call: call == 2)
+    facts = qresafe.patch(work)
+    assert facts["lr"] == 0.2 and facts["rates_tried"] == {"0.1": 0.0, "0.2": 1.0, "0.3": 0.0}
+    assert facts["validation"] == 2 and sum(facts["pairs"].values()) == 4
+    held, learned = (read_jsonl(tmp_path / "many" / name) for name in ("validation.jsonl", "pairs.jsonl"))
+    assert not {row["id"] for row in held} & {row["id"] for row in learned}
+    alone = judged(job(teacher, artefact, tmp_path / "one", lr=[0.2], validation=2), lambda call: True)
+    qresafe.patch(alone)
+    one, many = tensors_of(alone.out), tensors_of(work.out)
+    assert all(torch.equal(one[name], many[name]) for name in one), "what was tried before leaves no trace"
+
+
+def test_of_rates_that_agree_alike_the_smallest_is_kept(teacher, artefact, tmp_path):
+    work = judged(job(teacher, artefact, tmp_path, lr=[0.3, 0.1], validation=2), lambda call: True)
+    assert dpo.patch(work)["lr"] == 0.1
+
+
+def test_a_patch_that_diverges_at_every_rate_says_so(teacher, artefact, tmp_path):
+    work = judged(job(teacher, artefact, tmp_path, lr=[1e38, 1e39], validation=2, optimizer="sgd"), lambda call: True)
+    with pytest.raises(CellError, match=r"diverged at every learning rate.*loss is nan"):
+        sft.patch(work)

@@ -10,11 +10,13 @@ from bitsafe.artefacts.grids import TableGrid, affine_grid
 from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 from bitsafe.errors import CellError, UserError
 from bitsafe.patches.base import Settings
+from bitsafe.patches.magnitude_mask import magnitude
 from bitsafe.patches.maths import critical_mask, root_mean_square
-from bitsafe.patches.training.latent import LatentLinear, attach, cells, start_weights
+from bitsafe.patches.safety_minus_utility import difference
+from bitsafe.patches.training.latent import LatentLinear, attach, cells, restart, start_weights
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs
 from bitsafe.patches.training.snip import score_weights
-from bitsafe.patches.training.trainer import Pair, Trainer, draw
+from bitsafe.patches.training.trainer import Examples, Pair, Trainer, draw, sft_loss
 
 PAIRS = [
     Pair(str(i), Sequence([1, 2 + i, 3], [4 + i, 5, 6][: 2 + i % 2]), Sequence([1, 2 + i, 3], [20 - i, 21, 22, 23]))
@@ -45,11 +47,11 @@ def trained(score, model=None, **params) -> Trainer:
     return trainer
 
 
-def snip_once(model, layers, answers, batch_size):
-    return score_weights(model, layers, answers, batch_size)
+def snip_once(model, layers, examples):
+    return score_weights(model, layers, examples.answers, examples.batch_size)
 
 
-def everything(model, layers, answers, batch_size):
+def everything(model, layers, examples):
     return None
 
 
@@ -157,8 +159,8 @@ def test_training_prefers_the_winners():
 def test_codes_outside_the_union_of_all_masks_stay_bit_identical():
     masks = []
 
-    def watched(model, layers, answers, batch_size):
-        scores = snip_once(model, layers, answers, batch_size)
+    def watched(model, layers, examples):
+        scores = snip_once(model, layers, examples)
         masks.append(critical_mask(scores, 0.2))
         return scores
 
@@ -191,6 +193,61 @@ def test_the_papers_learning_rate_rounds_away_to_nothing():
     assert changed(papers) == 0
     assert changed(trained(everything, steps=20, optimizer="adamw", lr=0.1, start="centre")) > 0
     assert changed(trained(everything, steps=20, lr=0.003)) > 0
+
+
+def test_restarting_gives_the_same_training_again():
+    trainer = trained(snip_once, steps=4, lr=0.2)
+    first = {name: layer.latent.clone() for name, layer in trainer.layers.items()}
+    restart(trainer.layers, "uniform", 0)
+    assert changed(trainer) == 0 and not any(layer.touched.any() for layer in trainer.layers.values())
+    Trainer(trainer.model, trainer.layers, PAIRS, trainer.settings, snip_once, seed=0).run()
+    assert all(torch.equal(layer.latent, first[name]) for name, layer in trainer.layers.items())
+
+
+def test_supervised_loss_by_hand():
+    """Two answers of 2 and 3 tokens, log-probabilities −1 and −4: 5 nats over 5 tokens."""
+    answers = [Sequence([1], [2, 3]), Sequence([1, 2], [3, 4, 5])]
+    assert sft_loss(torch.tensor([-1.0, -4.0]), answers).item() == pytest.approx(1.0)
+
+
+def test_fine_tuning_makes_the_winners_likelier_and_asks_for_no_reference():
+    trainer = trained(everything, steps=20, lr=0.3, objective="sft", batch_size=6)
+    assert trainer.losses[-1] < 0.8 * trainer.losses[0]
+    assert not hasattr(trainer, "reference")
+
+
+@pytest.mark.parametrize(("every", "refreshes"), [(10, 1), (4, 3), (1 / 3, 3), (0.01, 10)])
+def test_a_mask_is_refreshed_by_steps_or_by_a_share_of_them(every, refreshes):
+    assert trained(everything, steps=10, refresh_every=every, lr=0.0).refreshes == refreshes
+
+
+def test_losers_may_be_scored_in_the_winners_place():
+    seen = []
+
+    def watched(model, layers, examples):
+        seen.append(examples.answers)
+
+    trained(watched, steps=1, snip_target="loser", snip_examples=4)
+    assert seen == [[pair.loser for pair in PAIRS[:4]]]
+
+
+def test_magnitude_is_that_of_the_weights_on_the_grid():
+    model = tiny()
+    layers = attach(model, quantize(model))
+    for name, score in magnitude(model, layers, Examples([], [], 1)).items():
+        assert torch.equal(score, layers[name].quantized.weight().abs())
+
+
+def test_safety_minus_utility_is_zero_on_equal_data_and_signed_on_others():
+    model = tiny()
+    layers = attach(model, quantize(model))
+    winners, losers = ([getattr(pair, side) for pair in PAIRS] for side in ("winner", "loser"))
+    same = difference(model, layers, Examples(winners, winners, 4))
+    assert all(score.abs().max() == 0 for score in same.values())
+    one, other = (difference(model, layers, Examples(*sides, 4)) for sides in ((winners, losers), (losers, winners)))
+    for name in layers:
+        torch.testing.assert_close(one[name], -other[name])
+        assert one[name].mean().abs() < 1e-4 and one[name].abs().max() > 0.1
 
 
 def test_latent_weights_stay_float32_in_a_bfloat16_model():
@@ -226,7 +283,17 @@ def test_every_pair_is_drawn_equally_often():
 
 
 @pytest.mark.parametrize(
-    ("params", "words"), [({"tua": 0.1}, "did you mean 'tau'"), ({"mask_scope": "row"}, "tensor, global")]
+    ("params", "words"),
+    [
+        ({"tua": 0.1}, "did you mean 'tau'"),
+        ({"mask_scope": "row"}, "tensor, global"),
+        ({"tau": 1.2}, "from 0 to 1"),
+        ({"steps": 0}, "at least one step"),
+        ({"refresh_every": 0}, "below 1"),
+        ({"lr": [0.1, 0.2]}, "validation"),
+        ({"lr": [], "validation": 4}, "at least one learning rate"),
+        ({"validation": 4}, "where `lr` is a list"),
+    ],
 )
 def test_bad_parameters_are_named(params, words):
     with pytest.raises(UserError, match=words):

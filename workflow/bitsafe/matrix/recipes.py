@@ -4,6 +4,7 @@ Snakemake compares it (as `params`) with the recorded one, so a job runs again e
 that ship with the repository enter by content, never by time: a clone, checkout or touch plans nothing.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,11 @@ def quantize(run: Run, cell: Cell) -> dict:
 
 
 def patch(run: Run, cell: Cell) -> dict:
-    row = run.patch(cell)
-    return {
+    row, params = run.patch(cell), run.params(cell)
+    benign = run.risk_set(replace(cell, risk="benign")) if params.get("utility_examples") else None
+    return ({"utility": data_identity(benign[1])} if benign else {}) | {
         "version": version(row.module),
-        "params": run.params(cell),
+        "params": params,
         "data": data_identity(run.patch_set(cell)[1]),
         "seed": run.config.seed,
         "model": model_identity(run, cell.model),

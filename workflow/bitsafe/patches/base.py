@@ -1,7 +1,8 @@
 """What a patch is given, and its parameters."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -24,6 +25,7 @@ class PatchJob:
     seed: int
     dtype: str
     generate: Generate
+    utility: list[dict] = field(default_factory=list)  # benign conversations, where the row asks for some
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,19 @@ class Settings:
     """Parameters of a patch; a row of patches.yaml sets them by these names."""
 
     prompts: int | None = None  # how many of the patch set are used (all if absent); chosen before the patch starts
+    validation: int = 0  # how many of them make no pair, but choose among several learning rates
+    objective: Literal["dpo", "sft"] = "dpo"  # sft: cross-entropy on the preferred answers
     tau: float = 0.2  # share of the weights an update may move
     mask_scope: Literal["tensor", "global"] = "tensor"  # the share is taken within each layer, or over all layers
-    refresh_every: int = 10  # K: the mask is computed anew every so many steps
-    snip_examples: int = 64  # preferred answers scored at each refresh
+    refresh_every: float = 10  # K: the mask is computed anew every so many steps; below 1, as a share of the steps
+    snip_examples: int = 64  # answers scored at each refresh
+    snip_target: Literal["winner", "loser"] = "winner"  # which answers; the paper does not say
+    utility_examples: int = 0  # benign answers scored at each refresh, where the score subtracts them
     beta: float = 0.1  # β of DPO, 1/nats
     optimizer: Literal["sgd", "adamw"] = "sgd"  # Alg. 1 has a gradient step, the paper's released code AdamW
-    lr: float = 0.003  # in units of `lr_unit` a step, for a weight with the typical (sgd) or a steady (adamw) gradient
+    # In units of `lr_unit` a step, for a weight with the typical (sgd) or a steady (adamw) gradient. Of several, the
+    # one is kept whose patch best agrees with full precision on the validation prompts.
+    lr: float | list[float] = 0.003
     lr_unit: Literal["cell", "weight"] = "cell"  # the width of the weight's own cell, or the weight's unit
     start: Literal["uniform", "centre"] = "uniform"  # where in its cell a latent weight starts
     steps: int = 30
@@ -55,7 +63,28 @@ class Settings:
             choices = get_args(get_type_hints(cls)[name])
             if choices and isinstance(choices[0], str) and value not in choices:
                 raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
-        return cls(**params)
+        settings = cls(**params)
+        for name, holds, wanted in settings._limits():
+            if not holds:
+                raise UserError(f"patches: {name}: {getattr(settings, name)}: {wanted}")
+        return settings
+
+    def _limits(self) -> list[tuple[str, bool, str]]:
+        several = isinstance(self.lr, list)
+        return [
+            ("tau", 0 <= self.tau <= 1, "a share of the weights, from 0 to 1, is needed"),
+            ("refresh_every", self.refresh_every > 0, "a number of steps, or a share of them below 1, is needed"),
+            ("steps", self.steps > 0, "at least one step is needed"),
+            ("batch_size", self.batch_size > 0, "at least one pair is needed"),
+            ("lr", not several or bool(self.lr), "at least one learning rate is needed"),
+            ("validation", bool(self.validation) == several, "prompts are kept for validation where `lr` is a list"),
+        ]
+
+    @property
+    def refresh_steps(self) -> int:
+        """Steps from one mask to the next."""
+        share = self.refresh_every < 1
+        return max(1, math.ceil(self.refresh_every * self.steps if share else self.refresh_every))
 
 
 def _closest(name: str, known: set[str]) -> str:

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from bitsafe.patches.base import PatchJob
 from bitsafe.patches.repair import repair
-from bitsafe.patches.training.sequences import Sequence
-from bitsafe.patches.training.trainer import Layers
+from bitsafe.patches.training.trainer import Examples, Layers
 
 VERSION = 1
 
@@ -17,7 +16,7 @@ def patch(job: PatchJob) -> dict[str, Any]:
     """One random mask for the whole patch. Drawn anew at each refresh, it would give no entry the steps to reach the
     next code, and the control would lose for that reason alone."""
 
-    def score(_model: nn.Module, layers: Layers, _answers: list[Sequence], _batch_size: int) -> dict[str, Tensor]:
+    def score(_model: nn.Module, layers: Layers, _examples: Examples) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(job.seed)
         return {name: torch.rand(layer.latent.shape, generator=generator) for name, layer in layers.items()}
 

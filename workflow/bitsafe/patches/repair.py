@@ -1,24 +1,22 @@
 """A patch from beginning to end: pairs, training, export."""
 
-import gc
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bitsafe.artefacts.artefact import read_layers, with_codes
 from bitsafe.artefacts.layers import QuantizedLinear
-from bitsafe.artefacts.load import load_dense
-from bitsafe.data.conversations import prompts_only
 from bitsafe.errors import UserError
-from bitsafe.files import sha256_file, write_jsonl
-from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.pairs import make_pairs
-from bitsafe.patches.training.latent import attach
-from bitsafe.patches.training.sequences import encode
-from bitsafe.patches.training.trainer import Layers, Pair, Score, Trainer
+from bitsafe.patches.collect import Collected, collect
+from bitsafe.patches.rates import agreement, best_rate
+from bitsafe.patches.training.latent import attach, restart
+from bitsafe.patches.training.sequences import Sequence, encode
+from bitsafe.patches.training.trainer import Examples, Layers, Pair, Score, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +26,40 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     settings = Settings.read(job.params)
     began = time.monotonic()
     quantized = patchable_layers(job)
-    model, tokenizer, rows, facts = collect(job, settings)
-    layers = attach(for_training(model), quantized, settings.start, job.seed)
-    facts["pair_seconds"] = time.monotonic() - began
-    if rows:  # nothing to learn where both models say the same: the artefact is copied as it is
-        pairs = [encode_pair(tokenizer, row, settings) for row in rows]
-        facts |= train(Trainer(model, layers, pairs, settings, score, job.seed))
+    found = collect(job, settings)
+    layers = attach(for_training(found.model), quantized, settings.start, job.seed)
+    facts = found.facts | {"pair_seconds": time.monotonic() - began}
     codes = {name: layer.codes() for name, layer in layers.items()}
-    facts |= changes(layers, codes)
+    if found.pairs:  # nothing to learn where both models say the same: the artefact is copied as it is
+        codes, learned = learn(job, settings, found, layers, score)
+        facts |= learned
     with_codes(job.artefact, job.out, codes)
+    facts.setdefault("codes_changed", 0.0)
     log.info("%.2f %% of the codes changed, %d mask refreshes", 100 * facts["codes_changed"], facts.get("refreshes", 0))
     return facts | {"seconds": time.monotonic() - began}
+
+
+def whole(_model: nn.Module, _layers: Layers, _examples: Examples) -> None:
+    """The score of a patch that may move every weight."""
+
+
+def learn(
+    job: PatchJob, settings: Settings, found: Collected, layers: Layers, score: Score
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train at the learning rate, or at each of several; the codes to export and what happened."""
+    pairs = [encode_pair(found.tokenizer, row, settings) for row in found.pairs]
+    utility = [encode_answer(found.tokenizer, row, settings) for row in job.utility]
+
+    def fit(rate: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        restart(layers, settings.start, job.seed)
+        trainer = Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility)
+        facts = train(trainer)
+        codes = {name: layer.codes() for name, layer in layers.items()}
+        return codes, facts | changes(layers, codes)
+
+    if not isinstance(settings.lr, list):
+        return fit(settings.lr)
+    return best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
 
 
 def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
@@ -54,23 +75,6 @@ def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
     return layers
 
 
-def collect(job: PatchJob, settings: Settings) -> tuple[Any, Any, list[dict], dict[str, Any]]:
-    """Both models answer every prompt; the pairs are stored beside the artefact. Returns the quantized model too."""
-    prompts = prompts_only(job.prompts)
-    teacher, tokenizer = load_dense(job.teacher, job.dtype)
-    winners = job.generate(teacher, tokenizer, prompts, max_new_tokens=settings.max_new_tokens)
-    del teacher
-    gc.collect()  # two models are never held at once
-    model, tokenizer = load_dense(job.artefact, job.dtype)
-    losers = job.generate(model, tokenizer, prompts, max_new_tokens=settings.max_new_tokens)
-    rows, counts = make_pairs(prompts, winners, losers, refused)
-    file = job.out.parent / "pairs.jsonl"
-    write_jsonl(file, rows)
-    log.info("%d preference pairs of %d prompts: %s", len(rows), len(prompts), counts)
-    facts = {"prompts": len(prompts), "pairs": counts, "pairs_file": file.name, "pairs_sha256": sha256_file(file)}
-    return model, tokenizer, rows, facts
-
-
 def for_training(model: Any) -> Any:
     """On a CPU in float32: where it has no bfloat16 instructions, as most have not, that is five times as fast."""
     return model.float() if next(model.parameters()).device.type == "cpu" else model
@@ -81,6 +85,12 @@ def encode_pair(tokenizer: Any, row: dict, settings: Settings) -> Pair:
         encode(tokenizer, row["messages"], row[side], settings.max_new_tokens) for side in ("winner", "loser")
     )
     return Pair(row["id"], winner, loser)
+
+
+def encode_answer(tokenizer: Any, row: dict, settings: Settings) -> Sequence:
+    """A conversation's last answer after what came before it."""
+    *before, last = row["messages"]
+    return encode(tokenizer, before, last["content"], settings.max_new_tokens)
 
 
 def train(trainer: Trainer) -> dict[str, Any]:

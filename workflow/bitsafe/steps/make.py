@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,13 @@ def learning_rows(
     if limit is None:
         check_held_out(name, rows, asked)
     return split_held_out(rows, chain.from_iterable(asked.values()), limit, run.config.seed)
+
+
+def benign_rows(run: Run, cell: Cell) -> list[dict]:
+    """The model's benign set with its answers; [] if the model names none."""
+    if "benign" not in run.model(cell.model).risk_sets:
+        return []
+    return learning_rows(run, run.risk_set(replace(cell, risk="benign")), answered=True)
 
 
 def make_artefacts(run: Run, cell: Cell, step: str, rows: list[dict], make: Maker, data: DatasetRow | None) -> None:

@@ -12,7 +12,7 @@ from bitsafe.generate.engine import complete
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.patches.base import PatchJob
-from bitsafe.steps.make import learning_rows, make_artefacts
+from bitsafe.steps.make import benign_rows, learning_rows, make_artefacts
 from bitsafe.steps.memory import within_memory
 
 
@@ -27,9 +27,11 @@ def patch(run: Run, cell: Cell) -> None:
         artefact = run.replicate_folder(cell.quantized, replicate) / "artefact"
         seed = run.config.seed + replicate
         with within_memory("patches", params):
-            facts = module.patch(PatchJob(artefact, source, out, rows, params, seed, dtype, generate))
+            facts = module.patch(PatchJob(artefact, source, out, rows, params, seed, dtype, generate, utility))
         proof = prove(out, source, {}, rows, bits=cell.bits, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 
+    wanted = params.get("utility_examples", 0)
+    utility = benign_rows(run, cell)[:wanted] if wanted else []
     rows = learning_rows(run, data, answered=False, limit=params.get("prompts"))
     make_artefacts(run, cell, "patch", rows, make, data[1])

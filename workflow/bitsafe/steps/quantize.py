@@ -1,6 +1,5 @@
 """quantize: every replicate of one cell, from its full-precision checkpoint to a proved artefact."""
 
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from bitsafe.generate.device import compute_dtype
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.quantizers.base import QuantizeJob, require_memory
-from bitsafe.steps.make import learning_rows, make_artefacts
+from bitsafe.steps.make import benign_rows, learning_rows, make_artefacts
 from bitsafe.steps.memory import within_memory
 
 
@@ -33,10 +32,3 @@ def quantize(run: Run, cell: Cell) -> None:
     rows = learning_rows(run, data, answered=True)
     benign = [] if rows else benign_rows(run, cell)
     make_artefacts(run, cell, "quantize", rows, make, data and data[1])
-
-
-def benign_rows(run: Run, cell: Cell) -> list[dict]:
-    """The model's benign set, on which a cell that learns from no data is proved; [] if the model names none."""
-    if "benign" not in run.model(cell.model).risk_sets:
-        return []
-    return learning_rows(run, run.risk_set(replace(cell, risk="benign")), answered=True)

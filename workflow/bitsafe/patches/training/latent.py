@@ -21,6 +21,7 @@ class LatentLinear(nn.Module):
 
     def __init__(self, quantized: QuantizedLinear, bias: Tensor | None, latent: Tensor) -> None:
         super().__init__()
+        self.quantized = quantized
         self.grid, self.adapter, self.start = quantized.grid, quantized.adapter, quantized.codes
         self.latent = nn.Parameter(latent, requires_grad=False)
         self.touched = torch.zeros(quantized.codes.shape, dtype=torch.bool)
@@ -61,6 +62,14 @@ def attach(
         _keep_hooks(old, layers[name])
         setattr(owner, child, layers[name])
     return layers
+
+
+def restart(layers: dict[str, LatentLinear], start: Start, seed: int) -> None:
+    """Put the latent weights back to where `attach` put them, with no entry touched."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in layers.values():
+        layer.latent.data.copy_(start_weights(layer.quantized, start, generator))
+        layer.touched.zero_()
 
 
 def _keep_hooks(old: nn.Module, new: nn.Module) -> None:

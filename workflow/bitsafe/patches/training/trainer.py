@@ -19,8 +19,19 @@ from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_len
 
 log = logging.getLogger(__name__)
 Layers = dict[str, LatentLinear]
-# (model, layers, preferred answers, batch size) -> importance of every weight, or None: every weight may move
-Score = Callable[[nn.Module, Layers, list[Sequence], int], dict[str, Tensor] | None]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What importance is measured on. answers: of the patch set, as `snip_target` says; utility: benign ones."""
+
+    answers: list[Sequence]
+    utility: list[Sequence]
+    batch_size: int
+
+
+# (model, layers, examples) -> importance of every weight, or None: every weight may move
+Score = Callable[[nn.Module, Layers, Examples], dict[str, Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Trainer:
     settings: Settings
     score: Score
     seed: int
+    utility: list[Sequence] = field(default_factory=list)
     masks: dict[str, Tensor] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     refreshes: int = 0
@@ -55,9 +67,10 @@ class Trainer:
     def run(self) -> None:
         """All steps; the reference is what the model says before the first of them (Eq. 1's π_Q⁰)."""
         batches = draw(len(self.pairs), self.settings.batch_size, self.settings.steps, self.seed)
-        self.reference = self._reference(sorted({i for batch in batches for i in batch}))
+        if self.settings.objective == "dpo":
+            self.reference = self._reference(sorted({i for batch in batches for i in batch}))
         for step, batch in enumerate(tqdm(batches, desc="patch", unit="step", disable=None)):
-            if step % self.settings.refresh_every == 0:
+            if step % self.settings.refresh_steps == 0:
                 self._refresh()
             self.losses.append(self._step(step, batch))
             if step % 10 == 0 or step == len(batches) - 1:
@@ -74,8 +87,9 @@ class Trainer:
     def _refresh(self) -> None:
         """Choose the entries that may move until the next refresh (Alg. 1, l. 7-9)."""
         began = time.monotonic()
-        answers = [pair.winner for pair in self.pairs][: self.settings.snip_examples]
-        scores = self.score(self.model, self.layers, answers, self.settings.batch_size)
+        answers = [getattr(pair, self.settings.snip_target) for pair in self.pairs][: self.settings.snip_examples]
+        utility = self.utility[: self.settings.utility_examples]
+        scores = self.score(self.model, self.layers, Examples(answers, utility, self.settings.batch_size))
         self.masks = critical_mask(scores, self.settings.tau, self.settings.mask_scope) if scores else {}
         for name, layer in self.layers.items():
             layer.touched |= self.masks.get(name, torch.tensor(True))
@@ -95,6 +109,8 @@ class Trainer:
 
     def _loss(self, batch: list[int]) -> Tensor:
         pairs = [self.pairs[i] for i in batch]
+        if self.settings.objective == "sft":
+            return sft_loss(answer_logprobs(self.model, [p.winner for p in pairs]), [p.winner for p in pairs])
         logprobs = answer_logprobs(self.model, [p.winner for p in pairs] + [p.loser for p in pairs])
         reference = torch.tensor([self.reference[i] for i in batch]).to(logprobs.device)
         winner, loser = logprobs.split(len(pairs))
@@ -110,6 +126,11 @@ class Trainer:
             update = -self.settings.lr * self.units[name] * self.rule.direction(name, layer.latent.grad)
             layer.latent.copy_(masked_update(layer.latent, update, self.masks.get(name, torch.tensor(True))))
             layer.latent.grad = None
+
+
+def sft_loss(logprobs: Tensor, answers: list[Sequence]) -> Tensor:
+    """Cross-entropy in nats a token of the answers; logprobs: summed over each answer, [answers]."""
+    return -logprobs.sum() / sum(len(answer.answer) for answer in answers)
 
 
 def draw(count: int, batch_size: int, steps: int, seed: int) -> list[list[int]]:
