@@ -14,6 +14,7 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_jsonl
 from bitsafe.patches import dpo, magnitude_mask, qresafe, random_mask, safety_minus_utility, sft
 from bitsafe.patches.base import PatchJob
+from bitsafe.patches.rates import best_rate
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob
@@ -156,7 +157,18 @@ def test_of_rates_that_agree_alike_the_smallest_is_kept(teacher, artefact, tmp_p
     assert dpo.patch(work)["lr"] == 0.1
 
 
-def test_a_patch_that_diverges_at_every_rate_says_so(teacher, artefact, tmp_path):
-    work = judged(job(teacher, artefact, tmp_path, lr=[1e38, 1e39], validation=2, optimizer="sgd"), lambda call: True)
-    with pytest.raises(CellError, match=r"diverged at every learning rate.*loss is nan"):
-        sft.patch(work)
+def test_a_rate_that_diverges_drops_out_and_all_of_them_are_an_error():
+    def fit(rate):
+        if rate > bound:
+            raise CellError(f"patch: loss is nan at step 3 (lr {rate}, batch p1)")
+        return {}, {"steps": 3}
+
+    bound = 0.1
+    assert best_rate([0.3, 0.1], fit, lambda: 0.5)[1] == {
+        "steps": 3,
+        "lr": 0.1,
+        "rates_tried": {"0.1": 0.5, "0.3": "patch: loss is nan at step 3 (lr 0.3, batch p1)"},
+    }
+    bound = 0.0
+    with pytest.raises(CellError, match=r"diverged at every learning rate: .*lr 0\.1.*lr 0\.3"):
+        best_rate([0.3, 0.1], fit, lambda: 0.5)

@@ -212,7 +212,7 @@ def test_supervised_loss_by_hand():
 
 def test_fine_tuning_makes_the_winners_likelier_and_asks_for_no_reference():
     trainer = trained(everything, steps=20, lr=0.3, objective="sft", batch_size=6)
-    assert trainer.losses[-1] < 0.8 * trainer.losses[0]
+    assert trainer.losses[-1] < trainer.losses[0] - 0.1
     assert not hasattr(trainer, "reference")
 
 
