@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from bitsafe.artefacts.artefact import read_layers, with_codes
+from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.load import load_dense
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_jsonl
 from bitsafe.patches import dpo, magnitude_mask, qresafe, random_mask, safety_minus_utility, sft
-from bitsafe.patches.base import PatchJob
+from bitsafe.patches.base import PatchJob, Settings
+from bitsafe.patches.export import export
 from bitsafe.patches.rates import best_rate
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
@@ -109,16 +110,16 @@ def test_the_same_seed_makes_the_same_codes(teacher, artefact, tmp_path):
 def test_what_was_trained_is_what_is_loaded(artefact, tmp_path):
     """The latent model and the exported artefact give the same logits, so nothing is lost at export."""
     model, _ = load_dense(artefact, "float32")
-    layers = attach(model, read_layers(artefact))
+    layers = attach(model, read_layers(artefact), Settings())
     torch.manual_seed(0)
     for layer in layers.values():
         layer.touched |= True
-        layer.latent += 0.02 * torch.randn_like(layer.latent)
-    with_codes(artefact, tmp_path, {name: layer.codes() for name, layer in layers.items()})
+        layer.position.latent += 0.02 * torch.randn_like(layer.position.latent)
+    export(artefact, tmp_path, {name: layer.exported() for name, layer in layers.items()})
     exported, _ = load_dense(tmp_path, "float32")
     ids = torch.arange(12).unsqueeze(0)
     with torch.no_grad():
-        assert any((layer.codes() != layer.start).any() for layer in layers.values())
+        assert any((layer.exported().codes != layer.quantized.codes).any() for layer in layers.values())
         torch.testing.assert_close(exported(ids).logits, model(ids).logits)
 
 

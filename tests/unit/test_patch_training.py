@@ -13,7 +13,9 @@ from bitsafe.patches.base import Settings
 from bitsafe.patches.magnitude_mask import magnitude
 from bitsafe.patches.maths import critical_mask, root_mean_square
 from bitsafe.patches.safety_minus_utility import difference
-from bitsafe.patches.training.latent import LatentLinear, attach, cells, restart, start_weights
+from bitsafe.patches.training.latent import LatentLinear, attach, cells, start_weights
+from bitsafe.patches.training.position import Free
+from bitsafe.patches.training.rounding import OnOwnGrid
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs
 from bitsafe.patches.training.snip import score_weights
 from bitsafe.patches.training.trainer import Examples, Pair, Trainer, draw, sft_loss
@@ -42,7 +44,7 @@ def quantize(model: nn.Module, bits: int = 4, group_size: int = 8) -> dict[str, 
 def trained(score, model=None, **params) -> Trainer:
     model = model or tiny()
     settings = Settings.read(params)
-    trainer = Trainer(model, attach(model, quantize(model), settings.start), PAIRS, settings, score, seed=0)
+    trainer = Trainer(model, attach(model, quantize(model), settings), PAIRS, settings, score, seed=0)
     trainer.run()
     return trainer
 
@@ -56,7 +58,7 @@ def everything(model, layers, examples):
 
 
 def changed(trainer: Trainer) -> int:
-    return sum(int((layer.codes() != layer.start).sum()) for layer in trainer.layers.values())
+    return sum(int((layer.exported().codes != layer.quantized.codes).sum()) for layer in trainer.layers.values())
 
 
 def test_a_latent_layer_starts_as_the_quantized_one_with_its_adapter():
@@ -64,9 +66,10 @@ def test_a_latent_layer_starts_as_the_quantized_one_with_its_adapter():
     grid = affine_grid(weight, 4, 8)
     adapter = LowRank(torch.randn(2, 16), torch.randn(6, 2), 0.5)
     quantized = QuantizedLinear("q", grid.nearest(weight), grid, adapter=adapter)
-    layer = LatentLinear(quantized, torch.ones(6), start_weights(quantized, "uniform", torch.Generator()))
+    position = Free(start_weights(quantized, "uniform", torch.Generator()))
+    layer = LatentLinear(quantized, torch.ones(6), position, OnOwnGrid(quantized))
     torch.testing.assert_close(layer(x), F.linear(x, quantized.dense(), torch.ones(6)))
-    assert (layer.codes() == quantized.codes).all()
+    assert (layer.exported().codes == quantized.codes).all()
 
 
 TABLE = TableGrid(torch.tensor([-1.0, -0.5, 0.0, 1.0]), torch.tensor([3.0, 6.0]), 2, (1, 3))
@@ -130,19 +133,21 @@ def test_padding_does_not_change_an_answers_probability():
 
 def test_snip_pass_equals_a_backward_pass_an_example():
     model = tiny()
-    layers, answers = attach(model, quantize(model)), [pair.winner for pair in PAIRS]
+    layers, answers = attach(model, quantize(model), Settings()), [pair.winner for pair in PAIRS]
     batched = score_weights(model, layers, answers, 4)
     for layer in layers.values():
-        layer.latent.requires_grad_(True)
-    naive = {name: torch.zeros_like(layer.latent) for name, layer in layers.items()}
+        layer.position.latent.requires_grad_(True)
+    naive = {name: torch.zeros_like(layer.position.latent) for name, layer in layers.items()}
     for answer in answers:
         model.zero_grad()
         (-answer_logprobs(model, [answer])).sum().backward()
         for name, layer in layers.items():
-            naive[name] += (layer.quantized_weight() * layer.latent.grad).abs() / len(answers)
+            naive[name] += (layer.quantized_weight() * layer.position.latent.grad).abs() / len(answers)
     for name in layers:
         torch.testing.assert_close(batched[name], naive[name], rtol=1e-4, atol=1e-6)
-    assert all(layer.latent.requires_grad for layer in layers.values()), "the pass leaves the layers as it found them"
+    assert all(layer.position.latent.requires_grad for layer in layers.values()), (
+        "the pass leaves the layers as it found them"
+    )
 
 
 def test_the_reference_is_the_quantized_model_itself():
@@ -169,7 +174,7 @@ def test_codes_outside_the_union_of_all_masks_stay_bit_identical():
     assert any((masks[0][name] != masks[2][name]).any() for name in trainer.layers), "the mask moves in this test"
     for name, layer in trainer.layers.items():
         union = masks[0][name] | masks[1][name] | masks[2][name]
-        assert (layer.codes() == layer.start)[~union].all()
+        assert (layer.exported().codes == layer.quantized.codes)[~union].all()
         assert (layer.touched == union).all()
     assert changed(trainer) > 0
 
@@ -181,14 +186,14 @@ def test_nothing_may_move_at_tau_zero():
 def test_tau_one_is_plain_dpo():
     masked, plain = trained(snip_once, steps=6, lr=0.2, tau=1.0), trained(everything, steps=6, lr=0.2)
     for name in plain.layers:
-        assert torch.equal(masked.layers[name].latent, plain.layers[name].latent)
+        assert torch.equal(masked.layers[name].position.latent, plain.layers[name].position.latent)
 
 
 def test_the_papers_learning_rate_rounds_away_to_nothing():
     """From the centre of its cell a weight must cover half a cell, and Adam moves it by about lr a step: at 5e-6
     (App. A.1) no code of an INT4 grid changes in 40 steps, at a rate in units of the cell they do."""
     papers = trained(everything, steps=40, optimizer="adamw", lr=5e-6, lr_unit="weight", start="centre")
-    moved = [(layer.latent - layer.grid.dequantize(layer.start)).abs().max() for layer in papers.layers.values()]
+    moved = [(layer.position.latent - layer.quantized.weight()).abs().max() for layer in papers.layers.values()]
     assert max(moved) > 1e-5, "the latent weights were trained"
     assert changed(papers) == 0
     assert changed(trained(everything, steps=20, optimizer="adamw", lr=0.1, start="centre")) > 0
@@ -197,11 +202,12 @@ def test_the_papers_learning_rate_rounds_away_to_nothing():
 
 def test_restarting_gives_the_same_training_again():
     trainer = trained(snip_once, steps=4, lr=0.2)
-    first = {name: layer.latent.clone() for name, layer in trainer.layers.items()}
-    restart(trainer.layers, "uniform", 0)
-    assert changed(trainer) == 0 and not any(layer.touched.any() for layer in trainer.layers.values())
-    Trainer(trainer.model, trainer.layers, PAIRS, trainer.settings, snip_once, seed=0).run()
-    assert all(torch.equal(layer.latent, first[name]) for name, layer in trainer.layers.items())
+    first = {name: layer.position.latent.clone() for name, layer in trainer.layers.items()}
+    layers = attach(trainer.model, {name: x.quantized for name, x in trainer.layers.items()}, trainer.settings)
+    again = Trainer(trainer.model, layers, PAIRS, trainer.settings, snip_once, seed=0)
+    assert changed(again) == 0
+    again.run()
+    assert all(torch.equal(layer.position.latent, first[name]) for name, layer in layers.items())
 
 
 def test_supervised_loss_by_hand():
@@ -233,14 +239,14 @@ def test_losers_may_be_scored_in_the_winners_place():
 
 def test_magnitude_is_that_of_the_weights_on_the_grid():
     model = tiny()
-    layers = attach(model, quantize(model))
+    layers = attach(model, quantize(model), Settings())
     for name, score in magnitude(model, layers, Examples([], [], 1)).items():
         assert torch.equal(score, layers[name].quantized.weight().abs())
 
 
 def test_safety_minus_utility_is_zero_on_equal_data_and_signed_on_others():
     model = tiny()
-    layers = attach(model, quantize(model))
+    layers = attach(model, quantize(model), Settings())
     winners, losers = ([getattr(pair, side) for pair in PAIRS] for side in ("winner", "loser"))
     same = difference(model, layers, Examples(winners, winners, 4))
     assert all(score.abs().max() == 0 for score in same.values())
@@ -252,7 +258,7 @@ def test_safety_minus_utility_is_zero_on_equal_data_and_signed_on_others():
 
 def test_latent_weights_stay_float32_in_a_bfloat16_model():
     trainer = trained(snip_once, model=tiny(torch.bfloat16), steps=3, lr=0.3)
-    assert all(layer.latent.dtype == torch.float32 for layer in trainer.layers.values())
+    assert all(layer.position.latent.dtype == torch.float32 for layer in trainer.layers.values())
     assert changed(trainer) > 0
 
 
@@ -260,7 +266,7 @@ def test_latent_weights_stay_float32_in_a_bfloat16_model():
 def test_a_step_covers_the_cells_that_the_learning_rate_says(optimizer):
     """First step: with sgd the root mean square of the distance is lr cells, with Adam every distance is lr cells."""
     trainer = trained(everything, steps=1, lr=0.01, optimizer=optimizer, start="centre", beta=0.3)
-    covered = [(x.latent - x.grid.dequantize(x.start)) / x.cell_width() for x in trainer.layers.values()]
+    covered = [(x.position.latent - x.quantized.weight()) / x.cell_width() for x in trainer.layers.values()]
     assert root_mean_square(covered) == pytest.approx(0.01, rel=1e-3 if optimizer == "sgd" else 0.05)
     if optimizer == "adamw":
         assert max(c.abs().max() for c in covered) <= 0.0101
@@ -268,7 +274,7 @@ def test_a_step_covers_the_cells_that_the_learning_rate_says(optimizer):
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_batch():
     model = tiny()
-    layers = attach(model, quantize(model))
+    layers = attach(model, quantize(model), Settings())
     trainer = Trainer(model, layers, PAIRS[:2], Settings(lr=0.3), everything, seed=0)
     trainer.reference = dict.fromkeys((0, 1), (torch.tensor(-1.0), torch.tensor(float("nan"))))
     with pytest.raises(CellError, match=r"step 5 \(lr 0.3, batch 0, 1\)"):

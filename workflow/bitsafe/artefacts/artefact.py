@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bitsafe.artefacts.checkpoint import CONFIG, read_config, read_tensors, replace_tensors
@@ -143,3 +143,33 @@ def with_codes(artefact: Path, out: Path, codes: dict[str, Tensor]) -> None:
             raise ValueError(f"{name}: codes outside 0 … {2 ** layers[name].grid.bits - 1}")
         changed |= reader.with_codes(layers[name], code)
     replace_tensors(artefact, out, changed)
+
+
+def with_grids(artefact: Path, out: Path, layers: dict[str, Layer]) -> None:
+    """Copy `artefact` into the empty folder `out` with other codes and scales of the same kind of grid."""
+    reader = _reader(artefact)
+    if not hasattr(reader, "with_grid"):
+        raise CellError(
+            f"{artefact}: new scales cannot be written in the {format_of(artefact)} format: keep the old ones"
+        )
+    changed = {}
+    for layer in layers.values():
+        changed |= reader.with_grid(layer)
+    replace_tensors(artefact, out, changed)
+
+
+def with_adapters(artefact: Path, out: Path, layers: dict[str, Layer]) -> None:
+    """Copy `artefact` into the empty folder `out` with the adapters of `layers`, all of one rank, in peft's format."""
+    replace_tensors(artefact, out, {})
+    adapters = {name: layer.adapter for name, layer in layers.items()}
+    rank, scaling = len(next(iter(adapters.values())).A), next(iter(adapters.values())).scaling
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": scaling * rank, "bias": "none"}
+    config |= {"target_modules": sorted({name.rpartition(".")[2] for name in adapters}), "lora_dropout": 0.0}
+    old = out / ADAPTER / "adapter_config.json"
+    config = (read_json(old) if old.exists() else {"base_model_name_or_path": "", "inference_mode": True}) | config
+    factors = {f"{_ADAPTER_PREFIX}{name}.lora_A.weight": adapter.A for name, adapter in adapters.items()}
+    factors |= {f"{_ADAPTER_PREFIX}{name}.lora_B.weight": adapter.B for name, adapter in adapters.items()}
+    (out / ADAPTER).mkdir(exist_ok=True)
+    whole = {name: factors[name].contiguous() for name in sorted(factors)}
+    save_file(whole, out / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_json(old, config)

@@ -54,6 +54,14 @@ def with_codes(layer: QuantizedLinear, codes: Tensor) -> dict[str, Tensor]:
     return {f"{layer.name}.weight": pack_nibbles(codes)}
 
 
+def with_grid(layer: QuantizedLinear) -> dict[str, Tensor]:
+    """The stored tensors of `layer` that change when its codes and its grid do."""
+    codes = with_codes(layer, layer.codes)
+    if isinstance(layer.grid, AffineGrid):
+        return codes | {f"{layer.name}{_ROW_MAXIMA}": layer.grid.scale.flatten() * INT8_TOP}
+    return codes | {f"{layer.name}.weight.absmax": layer.grid.absmax}
+
+
 def _unpack(packed: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.stack([packed.flatten() >> 4, packed.flatten() & 15], dim=-1).view(shape)
 

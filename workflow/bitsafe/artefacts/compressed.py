@@ -70,6 +70,11 @@ def with_codes(layer: QuantizedLinear, codes: Tensor) -> dict[str, Tensor]:
     return {f"{layer.name}.weight_packed": pack_codes(codes, layer.grid.bits)}
 
 
+def with_grid(layer: QuantizedLinear) -> dict[str, Tensor]:
+    """The stored tensors of `layer` that change when its codes and its grid do."""
+    return {f"{layer.name}.{key}": value for key, value in _pack(layer).items() if key != "weight_shape"}
+
+
 def unpack_codes(words: Tensor, bits: int, shape: tuple[int, int], packed_dim: int = 1) -> Tensor:
     """The reverse of `pack_codes`: uint8 codes of this shape."""
     signed = unpack_from_int32(words, bits, torch.Size(shape), packed_dim=packed_dim)

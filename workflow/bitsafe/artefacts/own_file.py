@@ -54,6 +54,11 @@ def with_codes(layer: Layer, codes: Tensor) -> dict[str, Tensor]:
     return {f"{layer.name}{CODES}": packed(codes, layer.bits)}
 
 
+def with_grid(layer: Layer) -> dict[str, Tensor]:
+    """The stored tensors of a patchable layer that change when its codes and its grid do."""
+    return with_codes(layer, layer.codes) | {f"{layer.name}.absmax": layer.grid.absmax}
+
+
 def _kind(name: str) -> Any:
     try:
         return import_module(f"bitsafe.artefacts.kinds.{name}")

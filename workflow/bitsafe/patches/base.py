@@ -37,6 +37,11 @@ class Settings:
     objective: Literal["dpo", "sft"] = "dpo"  # sft: cross-entropy on the preferred answers
     tau: float = 0.2  # share of the weights an update may move
     mask_scope: Literal["tensor", "global"] = "tensor"  # the share is taken within each layer, or over all layers
+    # MapMask, which the paper leaves open. The mask lies on the product (Eq. 2), or on the rows and columns with the
+    # highest mean score, or on those with any chosen weight.
+    mask_mode: Literal["product", "rowcol_mean", "any"] = "product"
+    rank: int = 0  # r of a low-rank update B A; 0: every weight moves for itself
+    alpha: float = 16  # the update is (alpha / rank) B A
     refresh_every: float = 10  # K: the mask is computed anew every so many steps; below 1, as a share of the steps
     snip_examples: int = 64  # answers scored at each refresh
     snip_target: Literal["winner", "loser"] = "winner"  # which answers; the paper does not say
@@ -51,7 +56,9 @@ class Settings:
     steps: int = 30
     batch_size: int = 8  # pairs
     max_new_tokens: int = 64  # length of the answers that make the pairs
-    quant_mode: Literal["requant_grid"] = "requant_grid"  # codes move on the quantized model's own frozen grid
+    # Codes move on the quantized model's own frozen grid; or the moved weights are quantized anew; or the codes stay
+    # and the low-rank update is kept beside them.
+    quant_mode: Literal["requant_grid", "requant_fp", "adapter"] = "requant_grid"
 
     @classmethod
     def read(cls, params: dict[str, Any]) -> "Settings":
@@ -76,9 +83,23 @@ class Settings:
             ("refresh_every", self.refresh_every > 0, "a number of steps, or a share of them below 1, is needed"),
             ("steps", self.steps > 0, "at least one step is needed"),
             ("batch_size", self.batch_size > 0, "at least one pair is needed"),
+            ("rank", self.rank > 0 or self.quant_mode != "adapter", "quant_mode adapter needs a low-rank update"),
+            (
+                "lr_unit",
+                not self.rank or self.lr_unit == "weight",
+                "a low-rank update has no cells: say weight",
+            ),
+            ("mask_mode", self._factored_or_not(), "an adapter cannot hold a masked product: rowcol_mean or any"),
+            ("start", self._in_the_centre(), "centre is needed where weights are not rounded to the cell's own grid"),
             ("lr", not several or bool(self.lr), "at least one learning rate is needed"),
             ("validation", bool(self.validation) == several, "prompts are kept for validation where `lr` is a list"),
         ]
+
+    def _factored_or_not(self) -> bool:
+        return self.quant_mode != "adapter" or self.mask_mode != "product" or self.tau == 1
+
+    def _in_the_centre(self) -> bool:
+        return self.quant_mode == "requant_grid" or self.start == "centre"
 
     @property
     def refresh_steps(self) -> int:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Scope = Literal["tensor", "global"]
+Mode = Literal["product", "rowcol_mean", "any"]
 
 
 def snip_scores(weight: Tensor, inputs: Tensor, output_gradients: Tensor) -> Tensor:
@@ -41,6 +42,35 @@ def critical_mask(scores: dict[str, Tensor], tau: float, scope: Scope = "tensor"
     chosen = _top(torch.cat([score.flatten() for score in scores.values()]), tau)
     pieces = chosen.split([score.numel() for score in scores.values()])
     return {name: piece.view(scores[name].shape) for name, piece in zip(scores, pieces, strict=True)}
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What may move until the next refresh. weights: bool [out, in].
+
+    outputs [out], inputs [in]: the rows of B and columns of A that may (Alg. 1), None where the mask is on the product.
+    """
+
+    weights: Tensor
+    outputs: Tensor | None = None
+    inputs: Tensor | None = None
+
+
+def map_mask(scores: dict[str, Tensor], tau: float, scope: Scope = "tensor", mode: Mode = "product") -> dict[str, Mask]:
+    """MapMask (Alg. 1, l. 9), which the paper leaves open; `product` is what Eq. 2 says.
+
+    `rowcol_mean`: the share τ of the outputs and of the inputs with the highest mean score. `any`: outputs and inputs
+    with a chosen weight among theirs, which at any τ worth the name are all of them, so it is plain DPO.
+    """
+    if mode == "rowcol_mean":
+        outputs = critical_mask({name: score.mean(1) for name, score in scores.items()}, tau, scope)
+        inputs = critical_mask({name: score.mean(0) for name, score in scores.items()}, tau, scope)
+    else:
+        chosen = critical_mask(scores, tau, scope)
+        if mode == "product":
+            return {name: Mask(mask) for name, mask in chosen.items()}
+        outputs, inputs = ({name: mask.any(axis) for name, mask in chosen.items()} for axis in (1, 0))
+    return {name: Mask(outputs[name][:, None] & inputs[name], outputs[name], inputs[name]) for name in scores}
 
 
 def _top(scores: Tensor, tau: float) -> Tensor:

@@ -4,35 +4,33 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from bitsafe.errors import CellError
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected
+from bitsafe.patches.export import Quantized
 
 log = logging.getLogger(__name__)
-Codes = dict[str, Tensor]
 
 
 def best_rate(
-    rates: list[float], fit: Callable[[float], tuple[Codes, dict[str, Any]]], agrees: Callable[[], float]
-) -> tuple[Codes, dict[str, Any]]:
-    """The codes and facts of the rate whose patch agrees best; of equals, the smallest. A diverged rate drops out.
+    rates: list[float], fit: Callable[[float], tuple[Quantized, dict[str, Any]]], agrees: Callable[[], float]
+) -> tuple[Quantized, dict[str, Any]]:
+    """The layers and facts of the rate whose patch agrees best; of equals, the smallest. A diverged rate drops out.
 
     fit: train at a rate, leaving the model patched. agrees: how well the model as it is now agrees (`agreement`).
     """
     best, tried = None, {}
     for rate in sorted(rates):
         try:
-            codes, facts = fit(rate)
+            patched, facts = fit(rate)
         except CellError as error:
             tried[str(rate)] = str(error)
             continue
         tried[str(rate)] = agrees()
         log.info("learning rate %g: agrees with full precision on %.1f %%", rate, 100 * tried[str(rate)])
         if best is None or tried[str(rate)] > best[0]:
-            best = tried[str(rate)], codes, facts | {"lr": rate}
+            best = tried[str(rate)], patched, facts | {"lr": rate}
     if best is None:
         raise CellError(f"patch: it diverged at every learning rate: {'; '.join(tried.values())}")
     return best[1], best[2] | {"rates_tried": tried}

@@ -5,16 +5,16 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bitsafe.artefacts.artefact import read_layers, with_codes
+from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.errors import UserError
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected, collect
+from bitsafe.patches.export import Quantized, changes, export
 from bitsafe.patches.rates import agreement, best_rate
-from bitsafe.patches.training.latent import attach, restart
+from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import Sequence, encode
 from bitsafe.patches.training.trainer import Examples, Layers, Pair, Score, Trainer
 
@@ -27,14 +27,14 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     began = time.monotonic()
     quantized = patchable_layers(job)
     found = collect(job, settings)
-    layers = attach(for_training(found.model), quantized, settings.start, job.seed)
+    found.model = for_training(found.model)
     facts = found.facts | {"pair_seconds": time.monotonic() - began}
-    codes = {name: layer.codes() for name, layer in layers.items()}
+    patched = quantized
     if found.pairs:  # nothing to learn where both models say the same: the artefact is copied as it is
-        codes, learned = learn(job, settings, found, layers, score)
+        patched, learned = learn(job, settings, found, quantized, score)
         facts |= learned
-    with_codes(job.artefact, job.out, codes)
-    facts.setdefault("codes_changed", 0.0)
+    export(job.artefact, job.out, patched, settings.quant_mode)
+    facts |= changes(quantized, patched)
     log.info("%.2f %% of the codes changed, %d mask refreshes", 100 * facts["codes_changed"], facts.get("refreshes", 0))
     return facts | {"seconds": time.monotonic() - began}
 
@@ -44,18 +44,18 @@ def whole(_model: nn.Module, _layers: Layers, _examples: Examples) -> None:
 
 
 def learn(
-    job: PatchJob, settings: Settings, found: Collected, layers: Layers, score: Score
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Train at the learning rate, or at each of several; the codes to export and what happened."""
+    job: PatchJob, settings: Settings, found: Collected, quantized: Quantized, score: Score
+) -> tuple[Quantized, dict[str, Any]]:
+    """Train at the learning rate, or at each of several; the layers to export and what happened."""
     pairs = [encode_pair(found.tokenizer, row, settings) for row in found.pairs]
     utility = [encode_answer(found.tokenizer, row, settings) for row in job.utility]
 
-    def fit(rate: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        restart(layers, settings.start, job.seed)
-        trainer = Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility)
-        facts = train(trainer)
-        codes = {name: layer.codes() for name, layer in layers.items()}
-        return codes, facts | changes(layers, codes)
+    def fit(rate: float) -> tuple[Quantized, dict[str, Any]]:
+        layers = attach(found.model, quantized, settings, job.seed)
+        facts = train(Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility))
+        total = sum(layer.touched.numel() for layer in layers.values())
+        facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
+        return {name: layer.exported() for name, layer in layers.items()}, facts
 
     if not isinstance(settings.lr, list):
         return fit(settings.lr)
@@ -106,11 +106,3 @@ def train(trainer: Trainer) -> dict[str, Any]:
         "snip_seconds": trainer.snip_seconds,
         "train_seconds": time.monotonic() - began - trainer.snip_seconds,
     }
-
-
-def changes(layers: Layers, codes: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Shares of all quantized weights: those some mask held, and those whose code is another one now."""
-    total = sum(code.numel() for code in codes.values())
-    moved = sum(int((codes[name] != layer.start).sum()) for name, layer in layers.items())
-    touched = sum(int(layer.touched.sum()) for layer in layers.values())
-    return {"touched": touched / total, "codes_changed": moved / total}

@@ -1,4 +1,4 @@
-"""Linear layers whose codes can be trained: a float32 latent weight, rounded to its grid in every forward pass."""
+"""Linear layers that a patch moves, in the place of a model's own; and where in its cell a latent weight starts."""
 
 from typing import Literal
 
@@ -6,70 +6,78 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitsafe.artefacts.grids import AffineGrid, Grid, straight_through
+from bitsafe.artefacts.grids import AffineGrid, Grid
 from bitsafe.artefacts.layers import QuantizedLinear
+from bitsafe.patches.base import Settings
+from bitsafe.patches.maths import Mask
+from bitsafe.patches.training.position import Factored, Free, Position
+from bitsafe.patches.training.rounding import ROUNDINGS, Rounding
 
 Start = Literal["uniform", "centre"]
 
 
 class LatentLinear(nn.Module):
-    """y = x Q(latent)ᵀ (+ the frozen adapter), Q = rounding to the grid: what is trained is what is exported.
+    """y = x Q(position)ᵀ (+ the frozen adapter), Q = what `rounding` makes of it: what is trained is what is exported.
 
     A latent weight starts inside the cell of its code (`start_weights`), so before training the layer computes exactly
     what the quantized layer does. `touched` marks every entry that some update was allowed to move.
     """
 
-    def __init__(self, quantized: QuantizedLinear, bias: Tensor | None, latent: Tensor) -> None:
+    def __init__(self, quantized: QuantizedLinear, bias: Tensor | None, position: Position, rounding: Rounding) -> None:
         super().__init__()
-        self.quantized = quantized
-        self.grid, self.adapter, self.start = quantized.grid, quantized.adapter, quantized.codes
-        self.latent = nn.Parameter(latent, requires_grad=False)
+        self.quantized, self.position, self.rounding, self.bias = quantized, position, rounding, bias
         self.touched = torch.zeros(quantized.codes.shape, dtype=torch.bool)
-        self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, straight_through(self.latent, self.grid).to(x.dtype), self.bias)
-        if self.adapter is None:
+        y = F.linear(x, self.rounding.weight(self.position()).to(x.dtype), self.bias)
+        if self.quantized.adapter is None:
             return y
-        a, b = self.adapter.A.to(x.dtype), self.adapter.B.to(x.dtype)
-        return y + self.adapter.scaling * F.linear(F.linear(x, a), b)
+        a, b = self.quantized.adapter.A.to(x.dtype), self.quantized.adapter.B.to(x.dtype)
+        return y + self.quantized.adapter.scaling * F.linear(F.linear(x, a), b)
 
+    def hold(self, mask: Mask | None) -> None:
+        """Let only what `mask` names move from now on; None: everything."""
+        self.touched |= torch.tensor(True) if mask is None else self.position.hold(mask)
+
+    @torch.no_grad()
     def quantized_weight(self) -> Tensor:
-        """The weight on the grid now, adapter left out: the Q of Eq. 3, float32 [out, in]."""
-        return self.grid.dequantize(self.grid.nearest(self.latent))
+        """The weight it computes with now, adapter left out: the Q of Eq. 3, float32 [out, in]."""
+        return self.rounding.weight(self.position())
 
     def cell_width(self) -> Tensor:
         """The width of each weight's starting cell, float32 [out, in]."""
-        low, high = cells(self.grid, self.start)
+        low, high = cells(self.quantized.grid, self.quantized.codes)
         return high - low
 
-    def codes(self) -> Tensor:
-        """The codes to export; entries that no mask ever held keep theirs whatever rounding would say."""
-        return torch.where(self.touched, self.grid.nearest(self.latent), self.start)
+    @torch.no_grad()
+    def exported(self) -> QuantizedLinear:
+        """The layer to write."""
+        return self.rounding.exported(self.position, self.touched)
 
 
 def attach(
-    model: nn.Module, quantized: dict[str, QuantizedLinear], start: Start = "uniform", seed: int = 0
+    model: nn.Module, quantized: dict[str, QuantizedLinear], settings: Settings, seed: int = 0
 ) -> dict[str, LatentLinear]:
-    """Freeze `model` and put a LatentLinear in the place of each quantized layer; returns them by name."""
+    """Freeze `model` and put a LatentLinear in the place of each quantized layer; returns them by name.
+
+    Called again on the same model it starts anew from the quantized layers.
+    """
     model.requires_grad_(False)
     generator, layers = torch.Generator().manual_seed(seed), {}
     for name, layer in quantized.items():
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
         old = getattr(owner, child)
-        layers[name] = LatentLinear(layer, old.bias, start_weights(layer, start, generator))
+        position, rounding = _position(layer, settings, generator), ROUNDINGS[settings.quant_mode](layer)
+        layers[name] = LatentLinear(layer, old.bias, position, rounding)
         _keep_hooks(old, layers[name])
         setattr(owner, child, layers[name])
     return layers
 
 
-def restart(layers: dict[str, LatentLinear], start: Start, seed: int) -> None:
-    """Put the latent weights back to where `attach` put them, with no entry touched."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in layers.values():
-        layer.latent.data.copy_(start_weights(layer.quantized, start, generator))
-        layer.touched.zero_()
+def _position(layer: QuantizedLinear, settings: Settings, generator: torch.Generator) -> Position:
+    start = start_weights(layer, settings.start, generator)
+    return Factored(start, settings.rank, settings.alpha, generator) if settings.rank else Free(start)
 
 
 def _keep_hooks(old: nn.Module, new: nn.Module) -> None:

@@ -18,7 +18,7 @@ def score_weights(
 
     The weights themselves take no gradient in this pass: the scores are made from what enters and leaves each layer.
     """
-    scores = {name: torch.zeros_like(layer.latent) for name, layer in layers.items()}
+    scores = {name: torch.zeros(layer.quantized.shape) for name, layer in layers.items()}
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()
@@ -38,14 +38,16 @@ def _collecting(layers: dict[str, LatentLinear], scores: dict[str, Tensor]) -> I
 
         return layer.register_forward_hook(on_forward)
 
-    trained = [layer.latent.requires_grad for layer in layers.values()]
+    parts = [part for layer in layers.values() for part in layer.position.trained.values()]
+    trained = [part.requires_grad for part in parts]
     handles = [hook(name, layer.requires_grad_(False)) for name, layer in layers.items()]
     try:
         yield
     finally:
-        for handle, layer, was in zip(handles, layers.values(), trained, strict=True):
+        for handle in handles:
             handle.remove()
-            layer.latent.requires_grad_(was)
+        for part, was in zip(parts, trained, strict=True):
+            part.requires_grad_(was)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bitsafe.errors import CellError
 from bitsafe.patches.base import Settings
-from bitsafe.patches.maths import critical_mask, dpo_loss, masked_update
+from bitsafe.patches.maths import dpo_loss, map_mask, masked_update
 from bitsafe.patches.training.latent import LatentLinear
 from bitsafe.patches.training.rules import RULES
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
@@ -54,7 +54,6 @@ class Trainer:
     score: Score
     seed: int
     utility: list[Sequence] = field(default_factory=list)
-    masks: dict[str, Tensor] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     refreshes: int = 0
     snip_seconds: float = 0.0
@@ -63,6 +62,7 @@ class Trainer:
         self.rule = RULES[self.settings.optimizer]()
         cell = self.settings.lr_unit == "cell"
         self.units = {name: layer.cell_width() if cell else torch.tensor(1.0) for name, layer in self.layers.items()}
+        self.parts = [(name, part) for name, layer in self.layers.items() for part in layer.position.trained]
 
     def run(self) -> None:
         """All steps; the reference is what the model says before the first of them (Eq. 1's π_Q⁰)."""
@@ -90,15 +90,16 @@ class Trainer:
         answers = [getattr(pair, self.settings.snip_target) for pair in self.pairs][: self.settings.snip_examples]
         utility = self.utility[: self.settings.utility_examples]
         scores = self.score(self.model, self.layers, Examples(answers, utility, self.settings.batch_size))
-        self.masks = critical_mask(scores, self.settings.tau, self.settings.mask_scope) if scores else {}
+        how = self.settings
+        masks = map_mask(scores, how.tau, how.mask_scope, how.mask_mode) if scores else {}
         for name, layer in self.layers.items():
-            layer.touched |= self.masks.get(name, torch.tensor(True))
+            layer.hold(masks.get(name))
         self.refreshes += 1
         self.snip_seconds += time.monotonic() - began
 
     def _step(self, step: int, batch: list[int]) -> float:
-        for layer in self.layers.values():
-            layer.latent.requires_grad_(True)
+        for name, part in self.parts:
+            self.layers[name].position.trained[part].requires_grad_(True)
         loss = self._loss(batch)
         if not torch.isfinite(loss):
             ids = ", ".join(self.pairs[i].id for i in batch)
@@ -119,13 +120,14 @@ class Trainer:
     @torch.no_grad()
     def _update(self) -> None:
         """In coordinates where the unit of the learning rate is 1, the gradient is ∂L/∂W times that unit."""
-        for name, layer in self.layers.items():
-            layer.latent.grad.mul_(self.units[name])
-        self.rule.calibrate(layer.latent.grad for layer in self.layers.values())
-        for name, layer in self.layers.items():
-            update = -self.settings.lr * self.units[name] * self.rule.direction(name, layer.latent.grad)
-            layer.latent.copy_(masked_update(layer.latent, update, self.masks.get(name, torch.tensor(True))))
-            layer.latent.grad = None
+        trained = {key: self.layers[key[0]].position.trained[key[1]] for key in self.parts}
+        for (name, _), parameter in trained.items():
+            parameter.grad.mul_(self.units[name])
+        self.rule.calibrate(parameter.grad for parameter in trained.values())
+        for (name, part), parameter in trained.items():
+            update = -self.settings.lr * self.units[name] * self.rule.direction(f"{name}.{part}", parameter.grad)
+            parameter.copy_(masked_update(parameter, update, self.layers[name].position.movable(part)))
+            parameter.grad = None
 
 
 def sft_loss(logprobs: Tensor, answers: list[Sequence]) -> Tensor:

@@ -1,0 +1,93 @@
+"""Where the weights of a patched layer are before they are rounded, and what a step may move of them."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from bitsafe.patches.maths import Mask
+
+
+class Position(nn.Module):
+    """A trainable float32 matrix [out, in]; `trained` are its parameters by name."""
+
+    trained: dict[str, nn.Parameter]
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """The matrix now, differentiable."""
+
+    @abstractmethod
+    def hold(self, mask: Mask) -> Tensor:
+        """From now on only what `mask` names may move; which weights that moves, with what moved before, [out, in]."""
+
+    @abstractmethod
+    def movable(self, part: str) -> Tensor:
+        """Which entries of a parameter an update may move."""
+
+
+class Free(Position):
+    """Every weight for itself. start: [out, in]."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(start, requires_grad=False)
+        self.trained = {"latent": self.latent}
+        self.mask = torch.tensor(True)
+
+    def forward(self) -> Tensor:
+        return self.latent
+
+    def hold(self, mask: Mask) -> Tensor:
+        self.mask = mask.weights
+        return mask.weights
+
+    def movable(self, part: str) -> Tensor:
+        return self.mask
+
+
+class Factored(Position):
+    """start + (α/r) B A (Hu et al. 2021, eq. 3): A [r, in] starts at random, B [out, r] at zero.
+
+    With a mask on the product (Eq. 2) the sum is start + M ⊙ (α/r) B A, and what has left the mask falls back to its
+    start. Masks on the factors (Alg. 1, l. 10-12) bound their updates; columns of A that no mask has held yet are zero,
+    so what moves lies where a row and a column cross that some mask has held.
+    """
+
+    def __init__(self, start: Tensor, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.start, self.scaling = start, alpha / rank
+        bound = math.sqrt(1 / start.shape[1])  # peft's initialisation: Kaiming's uniform law with a = √5
+        self.first = (2 * torch.rand(rank, start.shape[1], generator=generator) - 1) * bound
+        self.A = nn.Parameter(self.first.clone(), requires_grad=False)
+        self.B = nn.Parameter(torch.zeros(start.shape[0], rank), requires_grad=False)
+        self.trained = {"A": self.A, "B": self.B}
+        self.product: Tensor | None = None
+        self.inputs, self.outputs = torch.tensor(True), torch.tensor(True)
+        self.seen: Mask | None = None  # every row and column that some mask has held
+
+    def forward(self) -> Tensor:
+        return self.start + self.delta()
+
+    def delta(self) -> Tensor:
+        """(α/r) B A under the mask, [out, in]."""
+        moved = self.scaling * (self.B @ self.A)
+        return moved if self.product is None else moved * self.product
+
+    def hold(self, mask: Mask) -> Tensor:
+        if mask.inputs is None:
+            self.product = mask.weights
+            return mask.weights
+        if self.seen is None:
+            self.A.data.zero_()
+            self.seen = Mask(*map(torch.zeros_like, (mask.weights, mask.outputs, mask.inputs)))
+        entering = mask.inputs & ~self.seen.inputs
+        self.A.data[:, entering] = self.first[:, entering]
+        outputs, inputs = self.seen.outputs | mask.outputs, self.seen.inputs | mask.inputs
+        self.seen = Mask(outputs[:, None] & inputs, outputs, inputs)
+        self.inputs, self.outputs = mask.inputs, mask.outputs[:, None]
+        return self.seen.weights
+
+    def movable(self, part: str) -> Tensor:
+        return self.inputs if part == "A" else self.outputs
