@@ -14,8 +14,10 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_jsonl
 from bitsafe.patches import dpo, magnitude_mask, qresafe, random_mask, safety_minus_utility, sft
 from bitsafe.patches.base import PatchJob, Settings
+from bitsafe.patches.collect import collect
 from bitsafe.patches.export import export
 from bitsafe.patches.rates import best_rate
+from bitsafe.patches.repair import repair, whole
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob
@@ -173,3 +175,27 @@ def test_a_rate_that_diverges_drops_out_and_all_of_them_are_an_error():
     bound = 0.0
     with pytest.raises(CellError, match=r"diverged at every learning rate: .*lr 0\.1.*lr 0\.3"):
         best_rate([0.3, 0.1], fit, lambda: 0.5)
+
+
+def test_a_killed_patch_asks_no_model_twice(teacher, artefact, tmp_path):
+    work = job(teacher, artefact, tmp_path)
+    calls = []
+
+    def generate(*args, **kwargs):
+        calls.append(args)
+        return work.generate(*args, **kwargs)
+
+    class Killed(Exception):
+        pass
+
+    def killed(model, layers, examples):
+        raise Killed
+
+    with pytest.raises(Killed):
+        repair(replace(work, generate=generate), killed)
+    assert len(calls) == 2
+    facts = repair(replace(work, generate=generate), whole)
+    assert len(calls) == 2 and facts["pairs"]["refuse_comply"] == 5 and facts["codes_changed"] > 0
+    (tmp_path / "pairs.jsonl").write_text("")  # not what was hashed: asked again
+    collect(replace(work, generate=generate), Settings.read(work.params))
+    assert len(calls) == 4

@@ -18,6 +18,7 @@ from bitsafe.patches.training.position import Free
 from bitsafe.patches.training.rounding import OnOwnGrid
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs
 from bitsafe.patches.training.snip import score_weights
+from bitsafe.patches.training.state import Saved
 from bitsafe.patches.training.trainer import Examples, Pair, Trainer, draw, sft_loss
 
 PAIRS = [
@@ -210,6 +211,42 @@ def test_restarting_gives_the_same_training_again():
     assert all(torch.equal(layer.position.latent, first[name]) for name, layer in layers.items())
 
 
+class Killed(Exception):
+    """In the place of a signal."""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "shape", [{}, {"rank": 2, "lr_unit": "weight", "mask_mode": "rowcol_mean"}, {"objective": "sft"}]
+)
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path, optimizer, shape):
+    params = {"steps": 9, "refresh_every": 4, "lr": 0.05, "optimizer": optimizer, "tau": 0.3} | shape
+    whole = trained(snip_once, **params)
+
+    def until(stop: int, key: str) -> Trainer:
+        model, settings = tiny(), Settings.read(params)
+        trainer = Trainer(model, attach(model, quantize(model), settings), PAIRS, settings, snip_once, seed=0)
+        step = trainer._step
+
+        def counted(number, batch):
+            if number == stop:
+                raise Killed
+            return step(number, batch)
+
+        trainer._step = counted
+        trainer.run(Saved(tmp_path / "state.safetensors", key, every=0.0))
+        return trainer
+
+    with pytest.raises(Killed):
+        until(6, "a")
+    assert Saved(tmp_path / "state.safetensors", "b").resume(whole) is False, "another training's state"
+    again = until(-1, "a")
+    assert again.losses == whole.losses and again.refreshes == whole.refreshes == 3
+    for name, layer in whole.layers.items():
+        assert torch.equal(layer.position(), again.layers[name].position())
+        assert torch.equal(layer.touched, again.layers[name].touched)
+
+
 def test_supervised_loss_by_hand():
     """Two answers of 2 and 3 tokens, log-probabilities −1 and −4: 5 nats over 5 tokens."""
     answers = [Sequence([1], [2, 3]), Sequence([1, 2], [3, 4, 5])]
@@ -219,7 +256,7 @@ def test_supervised_loss_by_hand():
 def test_fine_tuning_makes_the_winners_likelier_and_asks_for_no_reference():
     trainer = trained(everything, steps=20, lr=0.3, objective="sft", batch_size=6)
     assert trainer.losses[-1] < trainer.losses[0] - 0.1
-    assert not hasattr(trainer, "reference")
+    assert not trainer.reference
 
 
 @pytest.mark.parametrize(("every", "refreshes"), [(10, 1), (4, 3), (1 / 3, 3), (0.01, 10)])

@@ -4,17 +4,18 @@ import gc
 import logging
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bitsafe.artefacts.load import load_dense
 from bitsafe.data.conversations import prompts_only
-from bitsafe.files import sha256_file, write_jsonl
+from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder, sha256_json, write_json, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.pairs import make_pairs
 
 log = logging.getLogger(__name__)
-PAIRS, VALIDATION = "pairs.jsonl", "validation.jsonl"
+PAIRS, VALIDATION, ABOUT = "pairs.jsonl", "validation.jsonl", "pairs.about.json"
 
 
 @dataclass
@@ -29,8 +30,38 @@ class Collected:
 
 
 def collect(job: PatchJob, settings: Settings) -> Collected:
-    """Both models answer every prompt; what comes of it is stored beside the artefact, with its hash in the facts."""
-    prompts = prompts_only(job.prompts)
+    """Both models answer every prompt; what comes of it is stored beside the artefact, with its hash in the facts.
+
+    Answers that an interrupted run has stored, of the same models to the same prompts, are not drawn again.
+    """
+    folder, prompts = job.out.parent, prompts_only(job.prompts)
+    models = [sha256_folder(folder) for folder in (job.artefact, job.teacher)]
+    how = [settings.max_new_tokens, settings.validation, job.seed, job.dtype]
+    key = sha256_json([*models, prompts, *how])
+    stored = _stored(folder, key)
+    model, tokenizer = None, None
+    if stored is None:
+        model, tokenizer, stored = _ask(job, settings, prompts)
+        write_json(folder / ABOUT, {"key": key, "facts": stored})
+    if model is None:
+        model, tokenizer = load_dense(job.artefact, job.dtype)
+    validation = read_jsonl(folder / VALIDATION) if "validation" in stored else []
+    return Collected(model, tokenizer, read_jsonl(folder / PAIRS), validation, dict(stored))
+
+
+def _stored(folder: Path, key: str) -> dict[str, Any] | None:
+    """The facts of the pairs in `folder`, if they are whole and of this key."""
+    if not (folder / ABOUT).exists() or (about := read_json(folder / ABOUT))["key"] != key:
+        return None
+    facts = about["facts"]
+    files = {PAIRS: facts["pairs_sha256"]}
+    files |= {VALIDATION: facts["validation_sha256"]} if "validation" in facts else {}
+    whole = all((folder / name).exists() and sha256_file(folder / name) == hashed for name, hashed in files.items())
+    return facts if whole else None
+
+
+def _ask(job: PatchJob, settings: Settings, prompts: list[dict]) -> tuple[Any, Any, dict[str, Any]]:
+    """Ask both models and store the pairs; the quantized model, its tokenizer and the facts."""
     teacher, tokenizer = load_dense(job.teacher, job.dtype)
     winners = job.generate(teacher, tokenizer, prompts, max_new_tokens=settings.max_new_tokens)
     del teacher
@@ -42,11 +73,10 @@ def collect(job: PatchJob, settings: Settings) -> Collected:
     losers = job.generate(model, tokenizer, [prompts[i] for i in asked], max_new_tokens=settings.max_new_tokens)
     pairs, counts = make_pairs([prompts[i] for i in asked], [winners[i] for i in asked], losers, refused)
     log.info("%d preference pairs of %d prompts: %s", len(pairs), len(asked), counts)
-    facts = {"prompts": len(prompts), "pairs": counts, "pairs_file": PAIRS}
-    facts["pairs_sha256"] = store(job, PAIRS, pairs)
+    facts = {"prompts": len(prompts), "pairs": counts, "pairs_file": PAIRS, "pairs_sha256": store(job, PAIRS, pairs)}
     if validation:
         facts |= {"validation": len(validation), "validation_sha256": store(job, VALIDATION, validation)}
-    return Collected(model, tokenizer, pairs, validation, facts)
+    return model, tokenizer, facts
 
 
 def validation_rows(count: int, wanted: int, seed: int) -> set[int]:

@@ -10,12 +10,14 @@ from torch import nn
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.errors import UserError
+from bitsafe.files import sha256_folder, sha256_json
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected, collect
 from bitsafe.patches.export import Quantized, changes, export
 from bitsafe.patches.rates import agreement, best_rate
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import Sequence, encode
+from bitsafe.patches.training.state import Saved
 from bitsafe.patches.training.trainer import Examples, Layers, Pair, Score, Trainer
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,9 @@ def learn(
 
     def fit(rate: float) -> tuple[Quantized, dict[str, Any]]:
         layers = attach(found.model, quantized, settings, job.seed)
-        facts = train(Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility))
+        key = sha256_json([job.params, rate, job.seed, found.facts["pairs_sha256"], sha256_folder(job.artefact)])
+        saved = Saved(job.out.parent / "training.safetensors", key)
+        facts = train(Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility), saved)
         total = sum(layer.touched.numel() for layer in layers.values())
         facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
         return {name: layer.exported() for name, layer in layers.items()}, facts
@@ -93,11 +97,12 @@ def encode_answer(tokenizer: Any, row: dict, settings: Settings) -> Sequence:
     return encode(tokenizer, before, last["content"], settings.max_new_tokens)
 
 
-def train(trainer: Trainer) -> dict[str, Any]:
-    """Run it and tell what happened."""
+def train(trainer: Trainer, saved: Saved) -> dict[str, Any]:
+    """Run it, after what an interrupted run has saved, and tell what happened."""
     began = time.monotonic()
     trainer.model.eval()  # no dropout: the reference and the patched model differ by their codes alone
-    trainer.run()
+    trainer.run(saved)
+    saved.done()
     return {
         "steps": len(trainer.losses),
         "first_loss": trainer.losses[0],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bitsafe.patches.maths import Mask
+from bitsafe.patches.training.state import into
 
 
 class Position(nn.Module):
@@ -26,6 +27,22 @@ class Position(nn.Module):
     def movable(self, part: str) -> Tensor:
         """Which entries of a parameter an update may move."""
 
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on."""
+        return {**self.trained, **self.masks()}
+
+    @abstractmethod
+    def masks(self) -> dict[str, Tensor]:
+        """What `hold` has set."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """The reverse of `state`."""
+        for name, tensor in tensors.items():
+            if name in self.trained:
+                into(self.trained[name], tensor)
+            else:
+                setattr(self, name, tensor)
+
 
 class Free(Position):
     """Every weight for itself. start: [out, in]."""
@@ -42,6 +59,9 @@ class Free(Position):
     def hold(self, mask: Mask) -> Tensor:
         self.mask = mask.weights
         return mask.weights
+
+    def masks(self) -> dict[str, Tensor]:
+        return {"mask": self.mask}
 
     def movable(self, part: str) -> Tensor:
         return self.mask
@@ -63,31 +83,33 @@ class Factored(Position):
         self.A = nn.Parameter(self.first.clone(), requires_grad=False)
         self.B = nn.Parameter(torch.zeros(start.shape[0], rank), requires_grad=False)
         self.trained = {"A": self.A, "B": self.B}
-        self.product: Tensor | None = None
-        self.inputs, self.outputs = torch.tensor(True), torch.tensor(True)
-        self.seen: Mask | None = None  # every row and column that some mask has held
+        everything = torch.tensor(True)
+        self.product, self.outputs, self.inputs = everything, everything, everything
+        # rows and columns that some mask has held
+        self.seen_outputs, self.seen_inputs = everything, everything
 
     def forward(self) -> Tensor:
         return self.start + self.delta()
 
     def delta(self) -> Tensor:
         """(α/r) B A under the mask, [out, in]."""
-        moved = self.scaling * (self.B @ self.A)
-        return moved if self.product is None else moved * self.product
+        return self.scaling * (self.B @ self.A) * self.product
 
     def hold(self, mask: Mask) -> Tensor:
         if mask.inputs is None:
             self.product = mask.weights
             return mask.weights
-        if self.seen is None:
+        if self.seen_inputs.ndim == 0:  # the first mask
             self.A.data.zero_()
-            self.seen = Mask(*map(torch.zeros_like, (mask.weights, mask.outputs, mask.inputs)))
-        entering = mask.inputs & ~self.seen.inputs
+            self.seen_outputs, self.seen_inputs = torch.zeros_like(mask.outputs), torch.zeros_like(mask.inputs)
+        entering = mask.inputs & ~self.seen_inputs
         self.A.data[:, entering] = self.first[:, entering]
-        outputs, inputs = self.seen.outputs | mask.outputs, self.seen.inputs | mask.inputs
-        self.seen = Mask(outputs[:, None] & inputs, outputs, inputs)
-        self.inputs, self.outputs = mask.inputs, mask.outputs[:, None]
-        return self.seen.weights
+        self.outputs, self.inputs = mask.outputs[:, None], mask.inputs
+        self.seen_outputs, self.seen_inputs = self.seen_outputs | mask.outputs, self.seen_inputs | mask.inputs
+        return self.seen_outputs[:, None] & self.seen_inputs
+
+    def masks(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("product", "outputs", "inputs", "seen_outputs", "seen_inputs")}
 
     def movable(self, part: str) -> Tensor:
         return self.inputs if part == "A" else self.outputs

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from bitsafe.patches.maths import Moments, adam_direction, root_mean_square
+from bitsafe.patches.training.state import named, under
 
 
 class GradientStep:
@@ -26,6 +27,12 @@ class GradientStep:
     def direction(self, _name: str, gradient: Tensor) -> Tensor:
         return gradient / self.unit
 
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {}, {"unit": self.unit}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict) -> None:
+        self.unit = numbers["unit"]
+
 
 class AdamStep:
     """AdamW without decay, the optimiser of the released code; two moments a weight."""
@@ -38,6 +45,15 @@ class AdamStep:
 
     def direction(self, name: str, gradient: Tensor) -> Tensor:
         return adam_direction(gradient, self.moments.setdefault(name, Moments.zeros(gradient)))
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors = named("first.", {name: found.first for name, found in self.moments.items()})
+        tensors |= named("second.", {name: found.second for name, found in self.moments.items()})
+        return tensors, {"counts": {name: found.count for name, found in self.moments.items()}}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict) -> None:
+        first, second = under("first.", tensors), under("second.", tensors)
+        self.moments = {name: Moments(first[name], second[name], count) for name, count in numbers["counts"].items()}
 
 
 RULES = {"sgd": GradientStep, "adamw": AdamStep}

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from bitsafe.patches.maths import dpo_loss, map_mask, masked_update
 from bitsafe.patches.training.latent import LatentLinear
 from bitsafe.patches.training.rules import RULES
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
+from bitsafe.patches.training.state import Saved, named, under
 
 log = logging.getLogger(__name__)
 Layers = dict[str, LatentLinear]
@@ -55,6 +57,7 @@ class Trainer:
     seed: int
     utility: list[Sequence] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    reference: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     refreshes: int = 0
     snip_seconds: float = 0.0
 
@@ -64,17 +67,45 @@ class Trainer:
         self.units = {name: layer.cell_width() if cell else torch.tensor(1.0) for name, layer in self.layers.items()}
         self.parts = [(name, part) for name, layer in self.layers.items() for part in layer.position.trained]
 
-    def run(self) -> None:
-        """All steps; the reference is what the model says before the first of them (Eq. 1's π_Q⁰)."""
+    def run(self, saved: Saved | None = None) -> None:
+        """All steps, after those that `saved` holds of an interrupted run.
+
+        The reference is what the model says before the first of them (Eq. 1's π_Q⁰).
+        """
         batches = draw(len(self.pairs), self.settings.batch_size, self.settings.steps, self.seed)
-        if self.settings.objective == "dpo":
+        if not (saved and saved.resume(self)) and self.settings.objective == "dpo":
             self.reference = self._reference(sorted({i for batch in batches for i in batch}))
-        for step, batch in enumerate(tqdm(batches, desc="patch", unit="step", disable=None)):
+        for step in tqdm(range(len(self.losses), len(batches)), desc="patch", unit="step", disable=None):
             if step % self.settings.refresh_steps == 0:
                 self._refresh()
-            self.losses.append(self._step(step, batch))
+            self.losses.append(self._step(step, batches[step]))
             if step % 10 == 0 or step == len(batches) - 1:
                 log.info("step %d of %d: loss %.4f", step + 1, len(batches), self.losses[-1])
+            if saved:
+                saved.save_in_time(self)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything the next step depends on (bitsafe.patches.training.state)."""
+        tensors, numbers = self.rule.state()
+        tensors = named("rule.", tensors)
+        for name, layer in self.layers.items():
+            tensors |= named(f"layer.{name}.", layer.position.state() | {"touched": layer.touched})
+        for i, logprobs in self.reference.items():
+            tensors[f"reference.{i}"] = torch.stack(logprobs)
+        counts = {"losses": self.losses, "refreshes": self.refreshes, "snip_seconds": self.snip_seconds}
+        return tensors, {"rule": numbers, **counts}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """The reverse of `state`."""
+        self.rule.restore(under("rule.", tensors), numbers["rule"])
+        for name, layer in self.layers.items():
+            own = under(f"layer.{name}.", tensors)
+            layer.touched = own.pop("touched")
+            layer.position.restore(own)
+        self.reference = {int(i): tuple(pair) for i, pair in under("reference.", tensors).items()}
+        self.losses, self.refreshes = list(numbers["losses"]), numbers["refreshes"]
+        self.snip_seconds = numbers["snip_seconds"]
+        log.info("taken up after step %d", len(self.losses))
 
     @torch.no_grad()
     def _reference(self, drawn: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
