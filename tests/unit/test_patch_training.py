@@ -12,6 +12,7 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.patches.base import Settings
 from bitsafe.patches.magnitude_mask import magnitude
 from bitsafe.patches.maths import critical_mask, root_mean_square
+from bitsafe.patches.repair import recomputing
 from bitsafe.patches.safety_minus_utility import difference
 from bitsafe.patches.training.latent import LatentLinear, attach, cells, start_weights
 from bitsafe.patches.training.position import Free
@@ -245,6 +246,20 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, optimizer, shape):
     for name, layer in whole.layers.items():
         assert torch.equal(layer.position(), again.layers[name].position())
         assert torch.equal(layer.touched, again.layers[name].touched)
+
+
+def test_recomputed_activations_change_nothing_but_memory():
+    kept = trained(snip_once, steps=4, lr=0.1, tau=0.3)
+    model, settings = tiny(), kept.settings
+    trainer = Trainer(model, attach(model, quantize(model), settings), PAIRS, settings, snip_once, seed=0)
+    passes = []
+    model.model.layers[0].self_attn.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    with recomputing(model):
+        trainer.run()
+    assert not any(block.training for block in model.model.layers)
+    assert sum(passes) > 2 * (4 + 1) - 1, "each block was computed twice where there is a backward pass"
+    for name, layer in kept.layers.items():
+        torch.testing.assert_close(trainer.layers[name].position(), layer.position())
 
 
 def test_supervised_loss_by_hand():

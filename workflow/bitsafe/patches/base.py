@@ -54,6 +54,7 @@ class Settings:
     lr_unit: Literal["cell", "weight"] = "cell"  # the width of the weight's own cell, or the weight's unit
     start: Literal["uniform", "centre"] = "uniform"  # where in its cell a latent weight starts
     steps: int = 30
+    gradient_checkpointing: bool = False  # activations are computed twice and not kept
     batch_size: int = 8  # pairs
     max_new_tokens: int = 64  # length of the answers that make the pairs
     # Codes move on the quantized model's own frozen grid; or the moved weights are quantized anew; or the codes stay

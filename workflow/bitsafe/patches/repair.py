@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.layers import QuantizedLinear
@@ -84,6 +87,24 @@ def for_training(model: Any) -> Any:
     return model.float() if next(model.parameters()).device.type == "cpu" else model
 
 
+@contextmanager
+def recomputing(model: nn.Module) -> Iterator[None]:
+    """Let every block compute its activations again for the backward pass instead of keeping them (Chen et al. 2016).
+
+    Blocks do so in training mode only: they, and nothing in them, are put there, so that there is still no dropout.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for block in blocks:
+        block.training = True
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+        for block in blocks:
+            block.training = False
+
+
 def encode_pair(tokenizer: Any, row: dict, settings: Settings) -> Pair:
     winner, loser = (
         encode(tokenizer, row["messages"], row[side], settings.max_new_tokens) for side in ("winner", "loser")
@@ -101,7 +122,8 @@ def train(trainer: Trainer, saved: Saved) -> dict[str, Any]:
     """Run it, after what an interrupted run has saved, and tell what happened."""
     began = time.monotonic()
     trainer.model.eval()  # no dropout: the reference and the patched model differ by their codes alone
-    trainer.run(saved)
+    with recomputing(trainer.model) if trainer.settings.gradient_checkpointing else nullcontext():
+        trainer.run(saved)
     saved.done()
     return {
         "steps": len(trainer.losses),
