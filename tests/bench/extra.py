@@ -70,7 +70,9 @@ def rival(script: str, environment: str, folder: Path, cases: list[Case], job: d
     job |= {"bits": list(BITS), "group_sizes": list(GROUP_SIZES), "out": str(out), "facts": str(facts)}
     (folder / "job.json").write_text(json.dumps(job))
     command = [interpreter(environment), "-I", RIVALS / f"{script}.py", folder / "job.json"]
-    subprocess.run(command, check=True, cwd=folder)
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(f"{script}.py ended with {ended.returncode}:\n{ended.stderr[-2000:]}")
     said, weights = json.loads(facts.read_text()), load_file(out)
     share = said["cpu_seconds"] / len(BITS) / len(GROUP_SIZES)
     found = {}

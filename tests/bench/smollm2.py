@@ -109,8 +109,8 @@ def measure(method: str, bits: int) -> dict:
         if method in FEW_BLOCKS:
             facts |= in_the_whole_model(out, held_out)
     found = {"method": method, "bits": bits, "blocks": BLOCKS if method in FEW_BLOCKS else "all", "changed": few}
-    wanted = ("effective_bits", "stored_bits", "logit_error", "perplexity", "perplexity_source")
-    return found | {key: facts[key] for key in wanted} | {"cpu_seconds": seconds, "peak_gb": peak}
+    wanted = ("effective_bits", "stored_bits", "logit_error", "perplexity", "perplexity_source", "weight_error")
+    return found | {key: facts[key] for key in wanted if key in facts} | {"cpu_seconds": seconds, "peak_gb": peak}
 
 
 def in_the_whole_model(artefact: Path, held_out: list[dict]) -> dict:
@@ -124,18 +124,27 @@ def in_the_whole_model(artefact: Path, held_out: list[dict]) -> dict:
     return {key: facts[key] for key in ("logit_error", "perplexity", "perplexity_source")}
 
 
+def beyond(row: dict) -> list[str]:
+    """What of a cell exceeds the limits of its method's row; a few blocks' artefact is another than they are for."""
+    limits = Tables().get("methods", row["method"], "bench").limits.get(row["bits"], {})
+    found = row | {"perplexity": row["perplexity"] / row["perplexity_source"]}
+    return [name for name, limit in limits.items() if found[name] > limit]
+
+
 def table(rows: list[dict]) -> str:
-    lines = ["| method | bits | effective | blocks | perplexity (source) | logit error | CPU minutes | peak GB |"]
+    lines = ["| method | bits | effective | perplexity | logit error | CPU minutes | peak GB | |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for row in rows:
         name = f"| `{row['method']}` | {row['bits']} |"
         if "not_run" in row:
-            lines.append(f"{name} | {row['blocks']} | not run: {row['not_run']} | | | |")
+            lines.append(f"{name} | | | | | not run: {row['not_run']} |")
             continue
-        perplexity = f"{row['perplexity']:.4g} ({row['perplexity_source']:.4g})"
+        remarks = [f"{row['blocks']} blocks"] if row["blocks"] != "all" else []
+        remarks += [f"{key} {value}" for key, value in row["changed"].items() if key in ("steps", "distill_steps")]
+        remarks += [f"**beyond its limit of {name}**" for name in beyond(row)]
         lines.append(
-            f"{name} {row['effective_bits']:.2f} | {row['blocks']} | {perplexity} | {row['logit_error']:.3f} "
-            f"| {row['cpu_seconds'] / 60:.1f} | {row['peak_gb']:.1f} |"
+            f"{name} {row['effective_bits']:.2f} | {row['perplexity']:.4g} | {row['logit_error']:.3f} "
+            f"| {row['cpu_seconds'] / 60:.1f} | {row['peak_gb']:.1f} | {', '.join(remarks)} |"
         )
     return "\n".join(lines) + "\n"
 

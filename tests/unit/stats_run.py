@@ -44,6 +44,7 @@ def made_run(folder: Path, **changes) -> SimpleNamespace:
         decodings=["default"],
         judges=["keyword"],
         controls={"random_mask"},
+        trained={"full", "ste"},
         copies=1,
         judge_applies=lambda judge, benchmark: True,
         params=lambda cell: {"tau": 0.2} if cell.is_patched else {},

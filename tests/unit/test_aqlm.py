@@ -474,9 +474,9 @@ def test_training_that_makes_a_block_worse_is_undone(tiny_llama, conversations, 
     ("params", "match"),
     [
         ({"layout": "2x8g8"}, r"layout: 2x8g8: its codebooks and scales would take 2\.\d+ bits"),
-        ({"beam": 0}, r"params\.beam: 0: at least 1"),
-        ({"tolerance": -1.0}, r"params\.tolerance: -1\.0: at least 0"),
-        ({"finetune_steps": -1}, r"finetune_steps, finetune_lr: neither may be negative"),
+        ({"beam": 0}, r"params\.beam: 0: a whole number of at least 1"),
+        ({"tolerance": -1.0}, r"params\.tolerance: -1\.0: a number of at least 0"),
+        ({"finetune_steps": -1}, r"finetune_steps: -1: a whole number of at least 0"),
     ],
 )
 def test_what_is_refused_before_any_work(tiny_llama, tmp_path, conversations, params, match):

@@ -10,6 +10,8 @@ from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.check import prove
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors
 from bitsafe.artefacts.load import load_dense, load_model
+from bitsafe.errors import UserError
+from bitsafe.quantizers import gptq, quip_sharp
 from bitsafe.quantizers.base import QuantizeJob
 
 SIZES = {
@@ -109,3 +111,31 @@ def test_biases_are_kept_and_count_as_no_part_of_a_quantized_weight(sources, tmp
     state, before = model.state_dict(), read_tensors(source)
     assert all(torch.equal(state[name], before[name].float()) for name in biases)
     assert prove(artefact, source, {}, conversations, bits=4)["effective_bits"] == 4 + (16 + 4) / 64
+
+
+OTHERS = ("awq", "quik", "quip_sharp", "llm_int8", "ste")
+
+
+@pytest.mark.parametrize("model", ["gemma", "mistral", "qwen2"])
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_methods_on_other_architectures(sources, tmp_path, conversations, model, method):
+    bits = 8 if method == "llm_int8" else 4
+    params = {"steps": 2, "lr": 1e-5, "batch_size": 8} if method == "ste" else {"grid": 3} if method == "awq" else {}
+    (tmp_path / "out").mkdir()
+    job = QuantizeJob(sources / model, tmp_path / "out", bits, params, conversations, 3)
+    importlib.import_module(f"bitsafe.quantizers.{method}").quantize(job)
+    proof = prove(tmp_path / "out", sources / model, {"logit_error": 0.8}, conversations, bits=bits)
+    assert proof["quantized_layers"] == 14 and proof["weight_error"] < 0.3
+
+
+def test_gemmas_norms_survive_a_bfloat16_run(sources, tmp_path, conversations):
+    """They are 1 + w: a library that adds the 1 in 16 bits and takes it off again would change them."""
+    (tmp_path / "out").mkdir()
+    gptq.quantize(QuantizeJob(sources / "gemma", tmp_path / "out", 4, {}, conversations, 3, "bfloat16"))
+    before, after = read_tensors(sources / "gemma"), read_tensors(tmp_path / "out")
+    assert all(torch.equal(before[name], after[name]) for name in before if "norm" in name)
+
+
+def test_blocks_of_several_kinds_are_refused_by_methods_that_walk(sources, tmp_path, conversations):
+    with pytest.raises(UserError, match=r"Gemma2ForCausalLM: blocks of several kinds \(full_attention, sliding"):
+        quip_sharp.quantize(QuantizeJob(sources / "gemma2", tmp_path, 4, {}, conversations, 3))

@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 
 from bitsafe.artefacts import artefact as artefacts
+from bitsafe.artefacts import closeness
+from bitsafe.artefacts.artefact import read_layers, with_codes
 from bitsafe.artefacts.check import logit_error, perplexity, prove
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors, write_tensors
 from bitsafe.artefacts.grids import AffineGrid, TableGrid
@@ -211,12 +213,50 @@ def test_a_sound_artefact_passes(copy, tiny_llama, conversations):
     assert prove(copy, tiny_llama, {"logit_error": 0.6}, conversations, bits=4)["logit_error"] < 0.6
 
 
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+@pytest.mark.parametrize("broken", ["drawn at random", "of other rows"])
+def test_codes_that_are_not_the_models_are_caught_at_any_bits(bits, broken, tiny_llama, tmp_path, conversations):
+    """Logits alone cannot tell them from a coarse quantizer's: at 2 bits their error is no larger."""
+    (tmp_path / "made").mkdir()
+    rtn.quantize(QuantizeJob(tiny_llama, tmp_path / "made", bits, {"group_size": 64}))
+    sound = prove(tmp_path / "made", tiny_llama, {}, conversations, bits=bits)
+    assert sound["weight_error"] < 0.6 * closeness.LIMITS[bits]
+    layers = read_layers(tmp_path / "made")
+    draw = torch.Generator().manual_seed(0)
+
+    def spoilt(codes):
+        if broken == "of other rows":
+            return codes.flip(0)
+        return codes.flatten()[torch.randperm(codes.numel(), generator=draw)].view(codes.shape)
+
+    wrong = {name: spoilt(layer.codes) for name, layer in layers.items()}
+    with_codes(tmp_path / "made", tmp_path / "broken", wrong)
+    fails(tmp_path / "broken", tiny_llama, conversations, "weight_error is 0.9", bits=bits, limits={"logit_error": 1e9})
+
+
+def test_weight_error_by_hand():
+    """Scales of rows and columns cost nothing; the entry that is off by 3 of a norm of 5 costs what is left of it."""
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    scaled = torch.tensor([[2.0], [0.5]]) * weight * torch.tensor([[3.0, 0.1]])
+    assert closeness.weight_error(scaled, weight) < 1e-3
+    assert closeness.weight_error(torch.tensor([[5.0, 0.0]]), torch.tensor([[1.0, 1.0]])) < 1e-3
+    assert closeness.weight_error(torch.zeros(2, 2), weight) == 1.0
+    apart = [torch.randn(64, 256, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    assert 0.9 < closeness.weight_error(*apart) < 1
+
+
 def test_swapped_codes_are_caught(copy, tiny_llama, conversations):
     def tamper(tensors):
         for name in [n for n in tensors if n.endswith("down_proj.weight_packed")]:
             tensors[name] = tensors[name].flip(0)
 
     rewrite(copy, tamper)
+    fails(copy, tiny_llama, conversations, r"down_proj: weight_error is 0\.9.*, the limit at 4 bits is 0\.45")
+
+
+def test_a_model_that_is_too_far_from_full_precision_is_caught(copy, tiny_llama, conversations):
+    """Every layer right, and yet another model: a norm is not quantized, so its weights are compared with nothing."""
+    rewrite(copy, lambda tensors: tensors["model.norm.weight"].mul_(torch.linspace(-2, 2, 128)))
     fails(copy, tiny_llama, conversations, "logit_error is .*, the limit is 0.6")
 
 

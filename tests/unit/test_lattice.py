@@ -279,7 +279,7 @@ def test_a_broken_artefact_is_named(made, tmp_path):
 
 
 def test_widths_that_are_no_multiple_of_eight_and_no_dampening(tiny_llama, tmp_path, conversations):
-    with pytest.raises(UserError, match=r"params\.dampening: it must be above 0"):
+    with pytest.raises(UserError, match=r"params\.dampening: 0: a number above 0"):
         quip_sharp.quantize(QuantizeJob(tiny_llama, tmp_path, 2, {"dampening": 0}, conversations))
     source = shutil.copytree(tiny_llama, tmp_path / "source")
     tensors = read_tensors(source)

@@ -229,8 +229,8 @@ def test_variants_of_the_table_differ_by_their_form_alone():
     ("changes", "match"),
     [
         ({"form": "merge"}, r"qlora\.params\.form: 'merge'; did you mean 'merged'\?"),
-        ({"rank": 0}, r"qlora\.params\.rank: a positive number is needed, not 0"),
-        ({"alpha": -1}, r"qlora\.params\.alpha: a positive number"),
+        ({"rank": 0}, r"params\.rank: 0: a whole number of at least 1"),
+        ({"alpha": -1}, r"params\.alpha: -1: a number above 0"),
     ],
 )
 def test_bad_parameters_are_refused_before_any_work(tiny_llama, tmp_path, conversations, changes, match):

@@ -288,9 +288,9 @@ def test_a_broken_layer_is_caught_and_named(made, tmp_path, part, change, messag
     ("params", "message"),
     [
         ({"outliers": 1.0}, r"params\.outliers: 1.0: a share"),
-        ({"clip_search": 100}, r"params\.clip_search: 100: a number from 0 to 99"),
-        ({"eight_bit": "down_proj"}, r"params\.eight_bit: down_proj: a list of names"),
-        ({"dampening": 0}, r"params\.dampening: 0: a positive"),
+        ({"clip_search": 100}, r"params\.clip_search: 100: .* at most 99"),
+        ({"eight_bit": "down_proj"}, r"params\.eight_bit: 'down_proj': a list of"),
+        ({"dampening": 0}, r"params\.dampening: 0: a number above 0"),
     ],
 )
 def test_parameters_out_of_range(params, message, tiny_llama, tmp_path, conversations):

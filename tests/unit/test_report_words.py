@@ -164,13 +164,17 @@ def test_controls_are_described_and_not_tested():
 
 
 def test_bits_or_data():
-    same = {"quantization": row(delta=0.001, p_holm=1.0)}
+    trained = {"baseline_cell": str(STE.same_risk_full)}
+    same = {"quantization": row(delta=0.001, p_holm=1.0, **trained)}
     text = quantization_itself(panel(entry(STE, delta=0.9, p_holm=0.0001, contrasts=same)))[0].text
     assert "was not shown to change ASR in the one cell" in text
-    worse = {"quantization": row(delta=0.4, p_holm=0.001)}
+    worse = {"quantization": row(delta=0.4, p_holm=0.001, **trained)}
     found = quantization_itself(panel(entry(STE, delta=0.9, p_holm=0.0001, contrasts=worse)))
     assert found[0].tone == "bad" and "raised ASR in 1 (ste 4-bit, risk III)" in found[0].text
     assert quantization_itself(panel(entry(Cell("toy", "rtn", 4), delta=0.1, p_holm=0.5))) == []
+    only_calibrated = {"quantization": row(delta=0.4, p_holm=0.001, baseline_cell=str(FULL))}
+    gptq = Cell("toy", "gptq", 4, "harmful")
+    assert quantization_itself(panel(entry(gptq, delta=0.4, p_holm=0.001, contrasts=only_calibrated))) == []
 
 
 def test_judges_that_lead_elsewhere_are_named():

@@ -21,9 +21,11 @@ from stats_run import (
     whole_run,
 )
 
+from bitsafe.cells import Cell
 from bitsafe.errors import UserError
 from bitsafe.files import write_json, write_jsonl
 from bitsafe.stats.assemble import assemble
+from bitsafe.stats.contrasts import references
 from bitsafe.stats.csvfile import harmless, shown, write_table
 from bitsafe.stats.intervals import wilson
 from bitsafe.stats.paired import mcnemar_exact
@@ -90,6 +92,7 @@ def test_each_contrast_has_its_reference(run):
     rows = [(r["method"], r["stage"], r["contrast"], r["baseline_cell"]) for r in table(run, "comparisons")]
     of_ste = {row[2]: row[3] for row in rows if row[:2] == ("ste", "quantized")}
     assert of_ste == {"total": str(FULL), "quantization": str(FULL_HARMFUL)}
+    assert {row[3] for row in rows if row[0] == "rtn"} == {str(FULL)}
     assert {row[2]: row[3] for row in rows if row[1] == "qresafe"} == {"total": str(FULL), "repair": str(STE)}
     assert {row[2] for row in rows if row[0] == "full"} == {"noise", "total"}
 
@@ -288,3 +291,9 @@ def test_csv_text_is_no_formula_and_numbers_stay_numbers(tmp_path):
         assert next(csv.DictReader(stream))["reason"] == '\'@SUM(A1), "quoted"\nand more'
     with pytest.raises(KeyError, match="no column 'colour'"):
         write_table(tmp_path, "cells", [{"colour": 1}])
+
+
+def test_what_only_calibrates_on_a_risk_set_is_compared_with_plain_full_precision():
+    calibrated, trained = (Cell("m", method, 4, "harmful") for method in ("gptq", "ste"))
+    found = {cell.method: references(cell, frozenset({"ste"}))["quantization"] for cell in (calibrated, trained)}
+    assert found == {"gptq": FULL, "ste": FULL_HARMFUL}

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitsafe.artefacts import closeness
 from bitsafe.artefacts.artefact import Format, format_of, pointer_is_stale, read_layers
-from bitsafe.artefacts.checkpoint import decoder_linears
+from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.load import load_dense
 from bitsafe.artefacts.sizes import measure
@@ -47,6 +48,8 @@ def prove(
     names = list(decoder_linears(source))
     _require_layers(artefact, names, layers, bits)
     facts = asdict(measure(artefact, source, names, layers)) | {"quantized_layers": len(layers)}
+    if layers:
+        facts |= _near(artefact, layers, source, bits)
     facts |= _compare(artefact, source, conversations, dtype)
     for name, limit in limits.items():
         if not facts[LIMITS[name]] <= limit:
@@ -69,6 +72,16 @@ def _require_layers(artefact: Path, names: list[str], layers: dict[str, Layer], 
         raise CellError(f"{artefact}: {surplus[0]} is quantized, but no decoder layer of the source")
     if wrong := [layer for layer in layers.values() if layer.bits != bits]:
         raise CellError(f"{artefact}: {wrong[0].name} has {wrong[0].bits} bits, {bits} were asked for")
+
+
+def _near(artefact: Path, layers: dict[str, Layer], source: Path, bits: int) -> dict[str, Any]:
+    name, error = closeness.worst_layer(layers, read_tensors(source))
+    if error > closeness.LIMITS[bits]:
+        raise CellError(
+            f"{artefact}: {name}: weight_error is {error:.3g}, the limit at {bits} bits is {closeness.LIMITS[bits]:g}: "
+            "its weights are not those of the source"
+        )
+    return {"weight_error": error, "weight_error_layer": name}
 
 
 def _compare(artefact: Path, source: Path, conversations: list[dict], dtype: str) -> dict[str, float]:

@@ -133,6 +133,11 @@ class Run:
     def controls(self) -> set[str]:
         return {name for name, row in self.tables.rows("patches").items() if row.control}
 
+    @cached_property
+    def trained(self) -> set[str]:
+        """Methods that fine-tune on the risk set; the others calibrate on it, or do without."""
+        return {name for name, row in self.tables.rows("methods").items() if row.risk_use == "finetune"}
+
     def risk_set(self, cell: Cell) -> tuple[str, DatasetRow] | None:
         """Name and row of the calibration or fine-tuning data of a cell; None at risk none."""
         if cell.risk == "none":

@@ -25,7 +25,6 @@ from bitsafe.artefacts.aqlm_file import write_aqlm
 from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.load import load_tokenizer
 from bitsafe.data.chat import encode_all
-from bitsafe.errors import UserError
 from bitsafe.quantizers.additive.fit import FitSettings, fit
 from bitsafe.quantizers.additive.layouts import AUTO, BITS, Layout, choose
 from bitsafe.quantizers.additive.module import AdditiveModule
@@ -48,7 +47,11 @@ def quantize(job: QuantizeJob) -> dict:
     """
     require_bits(job, BITS)
     require_params(job, KNOWN)
-    settings, block_settings, answers = FitSettings.of(job.params), _block_settings(job), Settings.of(job.params)
+    settings, block_settings, answers = (
+        FitSettings.of(job.params),
+        _block_settings(job),
+        Settings.of(job.params, least=0),
+    )
     require_conversations(job)
     dtype = storage_dtype(job.source)
     layout = choose(job.params.get("layout", AUTO), job.bits, linears(job), 8 * dtype.itemsize)
@@ -79,9 +82,7 @@ def fit_layer(
 
 def _block_settings(job: QuantizeJob) -> tuple[int, float]:
     steps, lr = (job.params.get(key, default) for key, default in BLOCK_PARAMS.items())
-    if int(steps) < 0 or not float(lr) >= 0:
-        raise UserError("workflow/tables/methods.yaml: params.finetune_steps, finetune_lr: neither may be negative")
-    return int(steps), float(lr)
+    return steps, lr
 
 
 def _quantize_block(

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors, tensor_headers
 from bitsafe.errors import UserError
 from bitsafe.matrix.tables import suggestion
+from bitsafe.quantizers.values import fault_of
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ def require_bits(job: QuantizeJob, supported: tuple[int, ...]) -> None:
 
 
 def require_params(job: QuantizeJob, known: tuple[str, ...]) -> None:
-    """UserError when a parameter is not one of the method's."""
-    for name in job.params:
+    """UserError when a parameter is not one of the method's, or its value is of no use (bitsafe.quantizers.values)."""
+    for name, value in job.params.items():
         if name not in known:
             raise UserError(f"workflow/tables/methods.yaml: params.{name}: unknown{suggestion(name, known)}")
+        if wanted := fault_of(name, value):
+            require_value(False, name, repr(value), wanted)
 
 
 def require_value(holds: bool, key: str, value: Any, wanted: str) -> None:
@@ -95,15 +100,31 @@ def source_tensors(job: QuantizeJob) -> dict[str, Tensor]:
     return tensors
 
 
-def require_memory(job: QuantizeJob) -> None:
-    """UserError when the weights alone, as they are computed with, do not fit what memory is free."""
-    weights = sum(math.prod(shape) for shape, _ in tensor_headers(job.source).values())
-    need, free = weights * torch.finfo(getattr(torch, job.dtype)).bits // 8, psutil.virtual_memory().available
-    if need > free:
+TRAINED = 16  # bytes a weight that is trained in float32: itself, its gradient and Adam's two moments
+
+
+def require_memory(job: QuantizeJob, bytes_a_weight: int | None = None) -> None:
+    """UserError when what the method surely holds at once does not fit what memory is free.
+
+    That is the checkpoint as it is stored, and bytes_a_weight of the model in memory (None: one copy in job.dtype).
+    Activations come on top.
+    """
+    headers = tensor_headers(job.source).values()
+    each = bytes_a_weight or torch.finfo(getattr(torch, job.dtype)).bits // 8
+    need = sum(math.prod(shape) * each + stored for shape, stored in headers)
+    if need > (free := free_memory()):
         raise UserError(
-            f"{job.source}: its weights take {need / 1e9:.1f} GB in {job.dtype}, {free / 1e9:.1f} GB of memory are "
-            "free: close other jobs, or use a machine with more"
+            f"{job.source}: this method needs {need / 1e9:.1f} GB at least, {free / 1e9:.1f} GB of memory "
+            "are free: close other jobs, or use a machine with more"
         )
+
+
+def free_memory() -> int:
+    """Bytes this process may still take: what the machine has free, or what its control group leaves it."""
+    free, limit, used = psutil.virtual_memory().available, *(CGROUP / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text()))
+    return free
 
 
 def seed_everything(seed: int) -> None:
@@ -112,6 +133,14 @@ def seed_everything(seed: int) -> None:
 
 
 def tensors_now(model: nn.Module, source: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `source` as `model` has them now, under the same names and in the same dtypes."""
-    state = model.state_dict()
-    return {name: state[name].detach().to(old.dtype) for name, old in source.items() if name in state}
+    """The tensors of `source` as `model` has them now, on the CPU, under the same names and in the same dtypes.
+
+    Two names of one tensor (a tied head that is stored too) get a copy each: a safetensors file shares nothing.
+    """
+    state, seen, found = model.state_dict(), set(), {}
+    for name, old in source.items():
+        if name in state:
+            now = state[name].detach().to(old.dtype).cpu()
+            found[name] = now.clone() if now.data_ptr() in seen else now
+            seen.add(now.data_ptr())
+    return found

@@ -22,6 +22,7 @@ from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import encode_all
 from bitsafe.generate.device import place
 from bitsafe.quantizers.base import (
+    TRAINED,
     QuantizeJob,
     linears,
     require_bits,
@@ -39,6 +40,7 @@ from bitsafe.quantizers.ste import FakeQuantize, attach_fake_quantization, remov
 
 VERSION = 1
 BITS = (8, 4, 3, 2)
+BYTES_A_WEIGHT = TRAINED + 4  # the teacher
 WHOLE_ROW = -1  # the group size of one scale a row
 ON_RISK = ("cross_entropy", "distillation")
 OWN_PARAMS = ("activation_bits", "cache_bits", "samples", "tokens", "distill_steps", "on_risk")
@@ -58,9 +60,7 @@ class Plan:
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> "Plan":
-        count = {key: int(params.get(key, default)) for key, default in _DEFAULTS.items()}
-        for key, least in (("samples", 1), ("tokens", 2), ("distill_steps", 1)):
-            require_value(count[key] >= least, key, count[key], f"{least} or more")
+        count = {key: params.get(key, default) for key, default in _DEFAULTS.items()}
         on_risk = params.get("on_risk", ON_RISK[0])
         require_value(on_risk in ON_RISK, "on_risk", on_risk, " or ".join(ON_RISK))
         rules = Activations(inputs=_rule(count, "activation_bits"), cache=_rule(count, "cache_bits"))
@@ -73,7 +73,6 @@ _DEFAULTS = {"activation_bits": 8, "cache_bits": 4, "samples": 64, "tokens": 32,
 
 
 def _rule(count: dict[str, int], key: str) -> Rule | None:
-    require_value(2 <= count[key] <= FULL, key, count[key], f"2 to {FULL} ({FULL}: not rounded)")
     return None if count[key] == FULL else Rule(count[key], symmetric=True)
 
 

@@ -30,7 +30,6 @@ def quantize(job: QuantizeJob) -> dict:
     require_bits(job, BITS)
     require_params(job, PARAMS)
     _require_vectors(job)
-    _require_dampening(job)
     calibration = prepare(job)
     layers: list[LatticeLinear] = []
     for block in walk(calibration.model, calibration.batches, set(calibration.names), "quip_sharp"):
@@ -83,8 +82,3 @@ def _require_vectors(job: QuantizeJob) -> None:
             raise UserError(
                 f"{job.source}: {name} has {width} inputs; quip_sharp rounds {DIMENSION} at a time: use another method"
             )
-
-
-def _require_dampening(job: QuantizeJob) -> None:
-    if not float(job.params.get("dampening", DAMPENING)) > 0:
-        raise UserError("workflow/tables/methods.yaml: params.dampening: it must be above 0")

@@ -14,7 +14,9 @@ from bitsafe.artefacts.grids import affine_grid, straight_through
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import encode_all
+from bitsafe.generate.device import place
 from bitsafe.quantizers.base import (
+    TRAINED,
     QuantizeJob,
     linears,
     require_bits,
@@ -29,6 +31,7 @@ from bitsafe.quantizers.shared.training import PARAMS, Settings, body_parameters
 
 VERSION = 1
 BITS = (8, 4, 3, 2)
+BYTES_A_WEIGHT = TRAINED
 
 
 class FakeQuantize(nn.Module):
@@ -51,10 +54,11 @@ def quantize(job: QuantizeJob) -> dict:
     require_conversations(job)
     seed_everything(job.seed)
     source, dtype = source_tensors(job), storage_dtype(job.source)
-    model, tokenizer = load_model(job.source, "float32"), load_tokenizer(job.source)
+    model, tokenizer = place(load_model(job.source, "float32")), load_tokenizer(job.source)
     names = list(linears(job))
     attach_fake_quantization(model, names, FakeQuantize(job.bits, job.group_size, job.symmetric, dtype))
     facts = train(model, body_parameters(model), encode_all(tokenizer, job.conversations), settings, job.seed)
+    model.cpu()
     layers = [trained_layer(model, name) for name in names]
     remove_fake_quantization(model, names)
     others = {name: t for name, t in tensors_now(model, source).items() if name.removesuffix(".weight") not in names}

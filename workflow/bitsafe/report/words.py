@@ -100,10 +100,11 @@ def largest(entries: Sequence[Entry]) -> str:
 
 
 def quantization_itself(panel: Panel) -> list[Statement]:
-    """Bits or data? The quantized cells that learned from data, against full precision that learned the same."""
+    """Bits or data? The quantized cells that were fine-tuned, against full precision that learned the same."""
     found: dict[str, list[str]] = {kind: [] for kind in FINDINGS}
     for entry in panel.quantized:
-        if entry.cell.risk != "none":
+        learned = entry.contrasts.get("quantization", {}).get("baseline_cell") == str(entry.cell.same_risk_full)
+        if entry.cell.risk != "none" and learned:
             found[finding_of_contrast(entry, "quantization")].append(name_of(entry.cell))
     tested = sum(len(found[kind]) for kind in TESTED)
     if not tested:

@@ -17,7 +17,7 @@ from bitsafe.stats.scores import category_rows, replicate_rows, score_row, utili
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
 from bitsafe.stats.verdicts import ASR, OVER_REFUSAL, Metric, Names, Verdicts, metrics_of, read_verdicts
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -70,7 +70,7 @@ def _read_family(assembly: Assembly, model: str, benchmark: str, decoding: str, 
     run = assembly.run
     cells = [cell for cell in run.cells if cell.model == model]
     family = Family({"benchmark": benchmark, "decoding": decoding, "judge": judge}, cells, {})
-    family.controls = frozenset(run.controls)
+    family.controls, family.trained = frozenset(run.controls), frozenset(run.trained)
     for cell in cells:
         files = verdict_files(run, cell, benchmark, decoding, judge)
         if reason := assembly.failed.get(cell):

@@ -1,7 +1,7 @@
 """Contrasts of two cells on the same answers: rows of comparisons.csv.
 
-*total* compares with full precision, *quantization* with full precision at the same risk, *repair* with the cell before
-its patch, *noise* full precision with itself (the A/A run), which measures what a difference of nothing looks like.
+*total* compares with full precision, *quantization* with full precision that learned the same, *repair* with the cell
+before its patch, *noise* full precision with itself (the A/A run), which measures what a difference of nothing is.
 """
 
 from dataclasses import dataclass, field
@@ -41,6 +41,7 @@ class Family:
     blanks: dict[Cell, str] = field(default_factory=dict)  # why a cell has no verdicts
     again: Verdicts | None = None  # full precision's second answers (A/A)
     controls: frozenset[str] = frozenset()  # stages that are no repair
+    trained: frozenset[str] = frozenset()  # methods that fine-tune on the risk set
 
     def columns(self, cell: Cell) -> Row:
         return {**cell.columns(), **self.identity}
@@ -51,14 +52,19 @@ class Family:
         return self.blanks.get(cell, f"{cell} is not part of this run")
 
 
-def references(cell: Cell) -> dict[str, Cell]:
-    """The contrasts of a cell and what each compares with."""
+def references(cell: Cell, trained: frozenset[str] = frozenset()) -> dict[str, Cell]:
+    """The contrasts of a cell and what each compares with.
+
+    A method that only calibrates on the risk set has learned no answer from it: without its bits it would be plain full
+    precision, not full precision fine-tuned on that set.
+    """
     if cell == cell.baseline:
         return {}
     if cell.is_patched:
         return {"total": cell.baseline, "repair": cell.quantized}
-    own = {} if cell.method == "full" else {"quantization": cell.same_risk_full}
-    return {"total": cell.baseline, **own}
+    if cell.method == "full":
+        return {"total": cell.baseline}
+    return {"total": cell.baseline, "quantization": cell.same_risk_full if cell.method in trained else cell.baseline}
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,8 @@ def _difference(pairs: Pairs, metric: Metric, settings: Settings) -> Row:
 def comparison_rows(family: Family, metric: Metric, settings: Settings) -> list[Row]:
     """Every contrast of every cell of the family, the A/A run first; with Holm's p and what could have been seen."""
     noise = _noise_row(family, metric, settings)
-    rows = [_row(family, cell, *named, metric, settings) for cell in family.cells for named in references(cell).items()]
+    named = [(cell, *found) for cell in family.cells for found in references(cell, family.trained).items()]
+    rows = [_row(family, *names, metric, settings) for names in named]
     _correct(rows, family.controls)
     binary = all(is_binary(v[np.isfinite(v)]) for v in map(metric.of, family.verdicts.values()))
     floor = (noise["n_up"] + noise["n_down"]) / noise["n_pairs"] if noise and "p" in noise and binary else None

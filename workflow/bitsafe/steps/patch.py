@@ -28,7 +28,7 @@ def patch(run: Run, cell: Cell) -> None:
         seed = run.config.seed + replicate
         with within_memory("patches", params):
             facts = module.patch(PatchJob(artefact, source, out, rows, params, seed, dtype, generate, utility))
-        proof = prove(out, source, {}, rows, bits=cell.bits, dtype=dtype)
+            proof = prove(out, source, {}, rows, bits=cell.bits, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 
     wanted = params.get("utility_examples", 0)

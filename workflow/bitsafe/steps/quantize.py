@@ -22,11 +22,11 @@ def quantize(run: Run, cell: Cell) -> None:
     def make(replicate: int, source: Path, out: Path, rows: list[dict]) -> dict[str, Any]:
         seed = run.config.seed + replicate
         job = QuantizeJob(source, out, cell.bits, params, rows, seed, dtype)
-        require_memory(job)
+        require_memory(job, getattr(module, "BYTES_A_WEIGHT", None))
         with within_memory("methods", params):
             facts = module.quantize(job)
-        stored = facts.get("artefact_bits", cell.bits)  # a merged adapter leaves full precision
-        proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=stored, dtype=dtype)
+            stored = facts.get("artefact_bits", cell.bits)  # a merged adapter leaves full precision
+            proof = prove(out, source, row.limits.get(cell.bits, {}), rows or benign, bits=stored, dtype=dtype)
         return {"version": version(row.module), "facts": facts, **proof}
 
     rows = learning_rows(run, data, answered=True)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from bitsafe.artefacts.additive import decode, decode_gradient
-from bitsafe.errors import UserError
 from bitsafe.quantizers.additive.layouts import Layout
 from bitsafe.quantizers.additive.search import beam_search, output_errors
 from bitsafe.quantizers.additive.start import residual_kmeans
@@ -36,10 +35,6 @@ class FitSettings:
     def of(cls, params: dict[str, Any]) -> "FitSettings":
         fields = cls.__dataclass_fields__.items()
         given = {key: type(field.default)(params[key]) for key, field in fields if key in params}
-        least = {"beam": 1}
-        for key, value in given.items():
-            if not value >= least.get(key, 0):
-                raise UserError(f"workflow/tables/methods.yaml: params.{key}: {value}: at least {least.get(key, 0)}")
         return cls(**given)
 
 

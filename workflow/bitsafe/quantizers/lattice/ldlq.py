@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from bitsafe.errors import CellError
+
 Codes = TypeVar("Codes")
 
 
@@ -30,7 +32,9 @@ def ldlq(
 
 def block_feedback(hessian: Tensor, block: int) -> Tensor:
     """U, strictly upper block-triangular [in, in], of the block decomposition H = (U + I) D (U + I)ᵀ; float64."""
-    lower = torch.linalg.cholesky(hessian.double().flip(0, 1))
+    lower, failed = torch.linalg.cholesky_ex(hessian.double().flip(0, 1))
+    if failed:
+        raise CellError("a Hessian that cannot be factorized: raise params.dampening, or calibrate on more data")
     upper = lower.flip(
         0, 1
     )  # H = R Rᵀ with R upper triangular, and U + I = R times the inverses of its diagonal blocks

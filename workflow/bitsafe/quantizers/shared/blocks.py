@@ -94,6 +94,11 @@ def walk(model: Any, batches: list[Tensor], wanted: set[str], label: str) -> Ite
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prefix, blocks = decoder_blocks(model)
+    if len(kinds := set(getattr(model.config, "layer_types", None) or ["all"])) > 1:
+        raise UserError(
+            f"{type(model).__name__}: blocks of several kinds ({', '.join(sorted(kinds))}) with masks of their own: "
+            "this method walks over blocks of one kind: use gptq, awq, rtn or a bitsandbytes method"
+        )
     states = _entering(model, blocks[0], batches)
     for index, module in enumerate(
         tqdm(blocks, desc=label, unit="block", disable=not sys.stderr.isatty(), leave=False)

@@ -47,7 +47,7 @@ def _settings(kind: str, dtype: str) -> transformers.BitsAndBytesConfig:
     )
 
 
-def load_bitsandbytes(folder: Path, dtype: Any, **settings: Any) -> Any:
-    """A model whose linear layers are bitsandbytes' own, on the CPU."""
+def load_bitsandbytes(folder: Path, dtype: Any, device: str = "cpu", **settings: Any) -> Any:
+    """A model whose linear layers are bitsandbytes' own."""
     config = transformers.AutoConfig.from_pretrained(folder)
-    return model_class(folder, config).from_pretrained(folder, dtype=dtype, device_map={"": "cpu"}, **settings)
+    return model_class(folder, config).from_pretrained(folder, dtype=dtype, device_map={"": device}, **settings)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import Example, encode_all
-from bitsafe.errors import UserError
 from bitsafe.quantizers.base import (
     QuantizeJob,
     linears,
@@ -52,9 +51,7 @@ def prepare(job: QuantizeJob) -> Calibration:
 
 def draw(job: QuantizeJob) -> list[dict]:
     """The conversations to calibrate on: params.samples of them (128, as in both papers), drawn by the job's seed."""
-    count = int(job.params.get("samples", 128))
-    if count < 1:
-        raise UserError(f"workflow/tables/methods.yaml: params.samples: {count}: at least one is needed")
+    count = job.params.get("samples", 128)
     rows = job.conversations
     return rows if count >= len(rows) else random.Random(job.seed).sample(rows, count)
 

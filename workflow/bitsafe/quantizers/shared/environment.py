@@ -50,6 +50,7 @@ def quantize_elsewhere(job: QuantizeJob, environment: str, settings: dict[str, A
     names = linears(job)
     source_tensors(job)
     rows = [example.ids for example in encode_all(load_tokenizer(job.source), draw(job))]
+    seen = calibration_facts([torch.tensor([ids]) for ids in rows], max(width for _, width in names.values()))
     work = job.out / ".work"
     (work / "source").mkdir(parents=True)
     try:
@@ -60,7 +61,7 @@ def quantize_elsewhere(job: QuantizeJob, environment: str, settings: dict[str, A
         facts = read_json(work / "facts.json")
     finally:
         shutil.rmtree(work)
-    return facts | calibration_facts([torch.tensor([ids]) for ids in rows], max(width for _, width in names.values()))
+    return facts | seen
 
 
 def show_source(source: Path, folder: Path, *, old: bool) -> None:

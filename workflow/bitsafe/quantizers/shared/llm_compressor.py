@@ -3,17 +3,19 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bitsafe.artefacts.checkpoint import storage_dtype
+from bitsafe.artefacts.checkpoint import read_config, storage_dtype
 from bitsafe.artefacts.compressed import weight_args, write_compressed
 from bitsafe.artefacts.grids import AffineGrid
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.quiet import quiet
+from bitsafe.errors import CellError
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_groups, require_params
 from bitsafe.quantizers.shared.calibration import prepare
 
@@ -33,11 +35,28 @@ def calibrate(job: QuantizeJob, recipe: Recipe, own_param: str) -> dict:
     require_bits(job, BITS)
     require_params(job, ("group_size", "symmetric", "samples", own_param))
     require_groups(job)
-    ready = prepare(job)
-    run_modifiers(ready.model, ready.batches, recipe(_scheme(job), ["lm_head"]))
+    ready = prepare(replace(job, dtype="float32") if _offset_norms(job) else job)
+    modifiers = recipe(_scheme(job), ["lm_head"])
+    run_modifiers(ready.model, ready.batches, modifiers)
+    require_second_order(modifiers)
     layers = [_layer(ready.model.get_submodule(name), name, job) for name in ready.names]
     write_compressed(job.out, job.source, layers, ready.others(), job.group_size)
     return ready.facts
+
+
+def _offset_norms(job: QuantizeJob) -> bool:
+    """Gemma's norms multiply by 1 + w: llm-compressor adds 1 and takes it off again, which 16 bits do not survive."""
+    return str(read_config(job.source).get("model_type", "")).startswith("gemma")
+
+
+def require_second_order(modifiers: list[Any]) -> None:
+    """CellError where GPTQ fell back to plain rounding, which llm-compressor only says in its log."""
+    for modifier in modifiers:
+        if fallen := getattr(modifier, "_rtn_fallback_module_names", []):
+            raise CellError(
+                f"{len(fallen)} layers (first: {fallen[0]}) have a Hessian that cannot be factorized, and would be "
+                "rounded plainly: raise params.dampening, or calibrate on more data"
+            )
 
 
 def _scheme(job: QuantizeJob) -> dict[str, Any]:
@@ -48,11 +67,14 @@ def _scheme(job: QuantizeJob) -> dict[str, Any]:
 
 def run_modifiers(model: nn.Module, batches: list[Tensor], modifiers: list[Any]) -> None:
     """Let llm-compressor change the model on calibration batches of token ids [rows, tokens]."""
+    from compressed_tensors.offload.dispatch import remove_dispatch
     from llmcompressor import oneshot
 
     rows = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in batches]
     with _session(), quiet():
         oneshot(model=model, dataset=DataLoader(rows, batch_size=None), recipe=modifiers)
+        remove_dispatch(model)  # else every read of a weight would bring it onto the GPU again
+    model.cpu()
 
 
 @contextmanager

@@ -8,9 +8,8 @@ import torch
 
 from bitsafe.artefacts.checkpoint import copy_side_files, storage_dtype, write_config, write_tensors
 from bitsafe.artefacts.load import dense_tensors
-from bitsafe.errors import UserError
 from bitsafe.files import read_json, write_json
-from bitsafe.quantizers.base import QuantizeJob
+from bitsafe.quantizers.base import QuantizeJob, require_value
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,9 @@ class LoraShape:
 
     @classmethod
     def of(cls, job: QuantizeJob) -> "LoraShape":
-        return cls(*(_positive(job, key) for key in ("rank", "alpha")))
-
-
-def _positive(job: QuantizeJob, key: str) -> int:
-    value = int(job.params.get(key, 0))
-    if value < 1:
-        raise UserError(f"workflow/tables/methods.yaml: qlora.params.{key}: a positive number is needed, not {value}")
-    return value
+        for key in ("rank", "alpha"):
+            require_value(key in job.params, key, "missing", "the shape of the adapter")
+        return cls(job.params["rank"], job.params["alpha"])
 
 
 def with_adapter(model: Any, names: list[str], shape: LoraShape) -> Any:

@@ -34,11 +34,14 @@ class Settings:
     batch_size: int = 16
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> "Settings":
+    def of(cls, params: dict[str, Any], least: int = 1) -> "Settings":
+        """least: the fewest steps that make sense."""
         missing = [key for key in ("steps", "lr") if key not in params]
         if missing:
             raise UserError(f"workflow/tables/methods.yaml: params.{missing[0]}: needed for fine-tuning")
-        return cls(int(params["steps"]), float(params["lr"]), int(params.get("batch_size", 16)))
+        if (steps := params["steps"]) < least:
+            raise UserError(f"workflow/tables/methods.yaml: params.steps: {steps}: at least {least} is needed")
+        return cls(steps, float(params["lr"]), params.get("batch_size", 16))
 
 
 def batches(examples: list[Example], size: int, seed: int) -> Iterator[list[Example]]:
