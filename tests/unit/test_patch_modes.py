@@ -9,7 +9,7 @@ from torch import nn
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.check import logit_error
 from bitsafe.artefacts.grids import TableGrid, affine_grid
-from bitsafe.artefacts.layers import QuantizedLinear
+from bitsafe.artefacts.layers import LowRank, QuantizedLinear, moved
 from bitsafe.artefacts.load import load_dense
 from bitsafe.patches.base import Settings
 from bitsafe.patches.export import export
@@ -230,3 +230,15 @@ def test_an_adapter_is_one_that_peft_reads(cells, tmp_path):
         ).logits
         ours = load_dense(tmp_path / "out", "float32")[0](ids).logits
     assert logit_error([theirs], [ours]) < 1e-5
+
+
+def test_a_layer_moves_with_all_its_tensors():
+    """On another device: `meta` stands for a GPU."""
+    weight = torch.randn(4, 16)
+    grid = affine_grid(weight, 4, 8)
+    layer = QuantizedLinear("a", grid.nearest(weight), grid, adapter=LowRank(torch.ones(2, 16), torch.ones(4, 2), 1.0))
+    found = moved(layer, "meta")
+    tensors = [found.codes, found.grid.scale, found.grid.zero_point, found.adapter.A, found.adapter.B]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert (found.name, found.bits, found.adapter.scaling) == ("a", 4, 1.0)
+    assert moved(found.grid.shape, "meta") == (4, 16)

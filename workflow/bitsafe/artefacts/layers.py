@@ -1,8 +1,8 @@
 """What a quantized folder holds of one linear layer, whatever its method: a weight, and how many bits it takes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -122,3 +122,12 @@ class QuantizedLinear(Layer):
         if tuple(self.grid.shape) != tuple(self.codes.shape):
             return f"codes {tuple(self.codes.shape)} on a grid {tuple(self.grid.shape)}"
         return super().fault()
+
+
+def moved(value: Any, device: torch.device | str) -> Any:
+    """A layer, a grid or an adapter with all its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value):
+        return replace(value, **{each.name: moved(getattr(value, each.name), device) for each in fields(value)})
+    return value

@@ -18,6 +18,9 @@ def patch(job: PatchJob) -> dict[str, Any]:
 
     def score(_model: nn.Module, layers: Layers, _examples: Examples) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(job.seed)
-        return {name: torch.rand(layer.quantized.shape, generator=generator) for name, layer in layers.items()}
+        return {
+            name: torch.rand(layer.quantized.shape, generator=generator).to(layer.touched.device)
+            for name, layer in layers.items()
+        }
 
     return repair(job, score)

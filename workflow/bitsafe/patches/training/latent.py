@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitsafe.artefacts.grids import AffineGrid, Grid
-from bitsafe.artefacts.layers import QuantizedLinear
+from bitsafe.artefacts.layers import QuantizedLinear, moved
 from bitsafe.patches.base import Settings
 from bitsafe.patches.maths import Mask
 from bitsafe.patches.training.position import Factored, Free, Position
@@ -26,7 +26,7 @@ class LatentLinear(nn.Module):
     def __init__(self, quantized: QuantizedLinear, bias: Tensor | None, position: Position, rounding: Rounding) -> None:
         super().__init__()
         self.quantized, self.position, self.rounding, self.bias = quantized, position, rounding, bias
-        self.touched = torch.zeros(quantized.codes.shape, dtype=torch.bool)
+        self.touched = torch.zeros_like(quantized.codes, dtype=torch.bool)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.rounding.weight(self.position()).to(x.dtype), self.bias)
@@ -51,8 +51,8 @@ class LatentLinear(nn.Module):
 
     @torch.no_grad()
     def exported(self) -> QuantizedLinear:
-        """The layer to write."""
-        return self.rounding.exported(self.position, self.touched)
+        """The layer to write, on the CPU."""
+        return moved(self.rounding.exported(self.position, self.touched), "cpu")
 
 
 def attach(
@@ -68,11 +68,17 @@ def attach(
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
         old = getattr(owner, child)
+        layer = moved(layer, device_of(old))
         position, rounding = _position(layer, settings, generator), ROUNDINGS[settings.quant_mode](layer)
         layers[name] = LatentLinear(layer, old.bias, position, rounding)
         _keep_hooks(old, layers[name])
         setattr(owner, child, layers[name])
     return layers
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a linear layer, or the layer that took its place, computes."""
+    return next(module.parameters()).device
 
 
 def _position(layer: QuantizedLinear, settings: Settings, generator: torch.Generator) -> Position:
@@ -100,7 +106,7 @@ def start_weights(quantized: QuantizedLinear, start: Start, generator: torch.Gen
     if start == "centre":
         return centre
     low, high = cells(quantized.grid, quantized.codes)
-    spread = low + (high - low) * torch.rand(centre.shape, generator=generator)
+    spread = low + (high - low) * torch.rand(centre.shape, generator=generator).to(centre.device)
     return torch.where(quantized.grid.nearest(spread) == quantized.codes, spread, centre)  # an edge may round away
 
 

@@ -41,7 +41,7 @@ class Position(nn.Module):
             if name in self.trained:
                 into(self.trained[name], tensor)
             else:
-                setattr(self, name, tensor)
+                setattr(self, name, tensor.to(next(self.parameters()).device))
 
 
 class Free(Position):
@@ -51,7 +51,7 @@ class Free(Position):
         super().__init__()
         self.latent = nn.Parameter(start, requires_grad=False)
         self.trained = {"latent": self.latent}
-        self.mask = torch.tensor(True)
+        self.mask = torch.ones((), dtype=torch.bool, device=start.device)
 
     def forward(self) -> Tensor:
         return self.latent
@@ -79,11 +79,11 @@ class Factored(Position):
         super().__init__()
         self.start, self.scaling = start, alpha / rank
         bound = math.sqrt(1 / start.shape[1])  # peft's initialisation: Kaiming's uniform law with a = √5
-        self.first = (2 * torch.rand(rank, start.shape[1], generator=generator) - 1) * bound
+        self.first = (2 * torch.rand(rank, start.shape[1], generator=generator) - 1).to(start.device) * bound
         self.A = nn.Parameter(self.first.clone(), requires_grad=False)
-        self.B = nn.Parameter(torch.zeros(start.shape[0], rank), requires_grad=False)
+        self.B = nn.Parameter(torch.zeros(start.shape[0], rank, device=start.device), requires_grad=False)
         self.trained = {"A": self.A, "B": self.B}
-        everything = torch.tensor(True)
+        everything = torch.ones((), dtype=torch.bool, device=start.device)
         self.product, self.outputs, self.inputs = everything, everything, everything
         # rows and columns that some mask has held
         self.seen_outputs, self.seen_inputs = everything, everything

@@ -44,7 +44,9 @@ class AdamStep:
         """Adam needs no unit: its steps do not depend on the gradient's scale."""
 
     def direction(self, name: str, gradient: Tensor) -> Tensor:
-        return adam_direction(gradient, self.moments.setdefault(name, Moments.zeros(gradient)))
+        moments = self.moments.setdefault(name, Moments.zeros(gradient))
+        moments.first, moments.second = moments.first.to(gradient.device), moments.second.to(gradient.device)
+        return adam_direction(gradient, moments)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors = named("first.", {name: found.first for name, found in self.moments.items()})

@@ -18,7 +18,7 @@ def score_weights(
 
     The weights themselves take no gradient in this pass: the scores are made from what enters and leaves each layer.
     """
-    scores = {name: torch.zeros(layer.quantized.shape) for name, layer in layers.items()}
+    scores = {name: torch.zeros_like(layer.touched, dtype=torch.float32) for name, layer in layers.items()}
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()

@@ -100,7 +100,7 @@ class Trainer:
         self.rule.restore(under("rule.", tensors), numbers["rule"])
         for name, layer in self.layers.items():
             own = under(f"layer.{name}.", tensors)
-            layer.touched = own.pop("touched")
+            layer.touched = own.pop("touched").to(layer.touched.device)
             layer.position.restore(own)
         self.reference = {int(i): tuple(pair) for i, pair in under("reference.", tensors).items()}
         self.losses, self.refreshes = list(numbers["losses"]), numbers["refreshes"]
