@@ -17,10 +17,9 @@ def patch(job: PatchJob) -> dict[str, Any]:
     next code, and the control would lose for that reason alone."""
 
     def score(_model: nn.Module, layers: Layers, _examples: Examples) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(job.seed)
-        return {
-            name: torch.rand(layer.quantized.shape, generator=generator).to(layer.touched.device)
-            for name, layer in layers.items()
-        }
+        generator, found = torch.Generator().manual_seed(job.seed), {}
+        for name, layer in layers.items():
+            found[name] = torch.rand(layer.quantized.shape, generator=generator).to(layer.touched.device)
+        return found
 
     return repair(job, score)
