@@ -11,6 +11,7 @@ from bitsafe.artefacts.check import prove
 from bitsafe.artefacts.checkpoint import read_tensors, write_tensors
 from bitsafe.artefacts.kinds import lattice as kind
 from bitsafe.artefacts.load import load_dense
+from bitsafe.artefacts.words import pack_flags, unpack_flags
 from bitsafe.errors import CellError, UserError
 from bitsafe.quantizers import quip_sharp
 from bitsafe.quantizers.base import QuantizeJob
@@ -208,11 +209,11 @@ def test_a_layer_comes_back_from_its_stored_parts(bits):
 
 def test_signs_by_hand():
     signs = torch.tensor([True, False, False, True, False, False, False, False, True])
-    packed = kind.packed_signs(signs)
+    packed = pack_flags(signs)
     assert packed.tolist() == [9, 1]
-    assert torch.equal(kind.unpacked_signs(packed, 9), signs)
-    with pytest.raises(ValueError, match="2 bytes for 17 signs"):
-        kind.unpacked_signs(packed, 17)
+    assert torch.equal(unpack_flags(packed, 9), signs)
+    with pytest.raises(ValueError, match="2 bytes for 17 flags"):
+        unpack_flags(packed, 17)
 
 
 def test_a_layer_beats_rounding_without_feedback_and_more_bits_beat_fewer():

@@ -8,6 +8,7 @@ REQUIRED INPUTS, below <model>/<method>/<bits>bit/<risk>/:
 OUTPUTS, below <model>/<method>/<bits>bit/<risk>/<patch>/:
     artefacts.json, rep<k>/{artefact/, manifest.json, status.json, learned_from.json}
     rep<k>/pairs.jsonl                        preference pairs: full-precision answer, quantized answer, their class
+    rep<k>/scored.jsonl                       instead, of a patch without pairs: the full-precision answers it scored
 """
 
 

@@ -34,6 +34,7 @@ class Layer(ABC):
     name: str
     adapter: LowRank | None = field(default=None, kw_only=True)
     patchable: ClassVar[bool] = False  # whether each weight has a code of its own that a patch can move
+    separable: ClassVar[bool] = False  # whether a weight can be kept in 16 bits and its neighbours' codes stay right
 
     @property
     @abstractmethod
@@ -95,6 +96,7 @@ class QuantizedLinear(Layer):
     codes: Tensor
     grid: Grid
     patchable: ClassVar[bool] = True
+    separable: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:

@@ -1,4 +1,7 @@
-"""Codes of a few bits in a row of 32-bit words, low bits first, across word boundaries: GPTQ's and AWQ's packing."""
+"""Codes of a few bits in a row of 32-bit words, low bits first, across word boundaries: GPTQ's and AWQ's packing.
+
+And single bits in a row of bytes.
+"""
 
 import numpy as np
 import torch
@@ -26,3 +29,15 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
     stored = np.ascontiguousarray(words.numpy().astype("<i4", copy=False)).view(np.uint8)
     single = np.unpackbits(stored, axis=-1, bitorder="little").reshape(len(words), -1, bits)
     return torch.from_numpy(np.packbits(single, axis=-1, bitorder="little")[..., 0])
+
+
+def pack_flags(flags: Tensor) -> Tensor:
+    """bool [n] to uint8 [⌈n/8⌉], the first flag in the lowest bit."""
+    return torch.from_numpy(np.packbits(flags.numpy(), bitorder="little"))
+
+
+def unpack_flags(octets: Tensor, count: int) -> Tensor:
+    """The reverse of `pack_flags`; too few or too many bytes are a ValueError."""
+    if len(octets) != -(-count // 8):
+        raise ValueError(f"{len(octets)} bytes for {count} flags")
+    return torch.from_numpy(np.unpackbits(octets.numpy(), count=count, bitorder="little")).bool()

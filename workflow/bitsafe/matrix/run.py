@@ -71,11 +71,13 @@ class Run:
 
     def _cells_of(self, model: str, block: Block, where: str) -> list[Cell]:
         stages = ["quantized", *block.patches]
-        for patch in block.patches:
-            self.tables.get("patches", patch, f"{where}.patches")
         cells = []
         for method in block.methods:
             row: MethodRow = self.tables.get("methods", method, f"{where}.methods")
+            for patch in block.patches:
+                check_patch(
+                    f"{where}.patches", patch, self.tables.get("patches", patch, f"{where}.patches"), method, row
+                )
             for bits in block.bits:
                 check_supported(f"{where}.bits", method, f"{bits} bits", bits, row.bits)
                 for risk in block.risks:
@@ -188,3 +190,10 @@ def check_supported(where: str, method: str, what: str, value: Any, supported: A
     if value not in supported:
         known = ", ".join(map(str, supported))
         raise UserError(f"{where}: {method} does not do {what}; it does {known} (workflow/tables/methods.yaml)")
+
+
+def check_patch(where: str, patch: str, patch_row: PatchRow, method: str, row: MethodRow) -> None:
+    if patch_row.restores and (reason := row.unrestorable()):
+        raise UserError(
+            f"{where}: {patch} puts weights of full precision back, which {method} does not allow: {reason}"
+        )

@@ -38,6 +38,15 @@ class MethodRow(Row):
     params: dict[str, Any] = {}
     by_risk: dict[Risk, dict[str, Any]] = Field({}, description="parameters that differ at a risk")
     limits: dict[int, dict[str, float]] = Field({}, description="what the artefact check accepts, by bits")
+    restorable: bool = Field(
+        True, description="whether each weight can be put back as it was before rounding; never after fine-tuning"
+    )
+
+    def unrestorable(self) -> str | None:
+        """Why no weight of this method's artefacts can be put back in full precision, or None."""
+        if self.risk_use == "finetune":
+            return "it trains the weights it rounds"
+        return None if self.restorable else "what it rounds cannot be told from the source weight by weight"
 
     def supported_risks(self) -> tuple[str, ...]:
         return tuple(self.risks or RISKS_OF_USE[self.risk_use])
@@ -49,6 +58,9 @@ class PatchRow(Row):
     module: str
     summary: str = ""
     control: bool = Field(False, description="a control (left out of Holm's family), not a repair")
+    restores: bool = Field(
+        False, description="it puts weights of full precision back: only for methods that are `restorable`"
+    )
     params: dict[str, Any] = {}
     by_risk: dict[Risk, dict[str, Any]] = {}
 

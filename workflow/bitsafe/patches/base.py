@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from bitsafe.errors import UserError
 
 # (model, tokenizer, prompts, max_new_tokens=…) -> one answer a prompt
 Generate = Callable[..., list[str]]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PatchJob:
 
     artefact: Path  # the quantized cell's folder
     teacher: Path  # the full-precision aligned model, whose answers are preferred
-    out: Path  # the folder the patched artefact will fill; pairs.jsonl is written beside it
+    out: Path  # the folder the patched artefact will fill; what it learned from is written beside it
     prompts: list[dict]  # {"id", "messages"}; an assistant's last turn is ignored
     params: dict[str, Any]
     seed: int
@@ -63,15 +64,8 @@ class Settings:
 
     @classmethod
     def read(cls, params: dict[str, Any]) -> "Settings":
-        """The settings of a row; an unknown name or choice is a UserError that names the closest known one."""
-        known = {field.name for field in fields(cls)}
-        for name, value in params.items():
-            if name not in known:
-                raise UserError(f"patches: no parameter {name!r}{_closest(name, known)}")
-            choices = get_args(get_type_hints(cls)[name])
-            if choices and isinstance(choices[0], str) and value not in choices:
-                raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
-        settings = cls(**params)
+        """The settings of a row; see `read_settings`. A value of no use is a UserError too."""
+        settings = read_settings(cls, params)
         for name, holds, wanted in settings._limits():
             if not holds:
                 raise UserError(f"patches: {name}: {getattr(settings, name)}: {wanted}")
@@ -107,6 +101,18 @@ class Settings:
         """Steps from one mask to the next."""
         share = self.refresh_every < 1
         return max(1, math.ceil(self.refresh_every * self.steps if share else self.refresh_every))
+
+
+def read_settings(cls: type[Kind], params: dict[str, Any]) -> Kind:
+    """A dataclass of settings; an unknown name or choice is a UserError that names the closest known one."""
+    known = {field.name for field in fields(cls)}
+    for name, value in params.items():
+        if name not in known:
+            raise UserError(f"patches: no parameter {name!r}{_closest(name, known)}")
+        choices = get_args(get_type_hints(cls)[name])
+        if choices and isinstance(choices[0], str) and value not in choices:
+            raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
+    return cls(**params)
 
 
 def _closest(name: str, known: set[str]) -> str:

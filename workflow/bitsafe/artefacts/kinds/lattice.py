@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bitsafe.artefacts.grids import bits_of
 from bitsafe.artefacts.layers import Layer
+from bitsafe.artefacts.words import pack_flags, unpack_flags
 from bitsafe.quantizers.lattice.codec import DIMENSION, bits_of_codes, decode
 from bitsafe.quantizers.lattice.hadamard import rotate_matrix_back
 
@@ -62,25 +62,12 @@ class LatticeLinear(Layer):
 def stored(layer: LatticeLinear) -> dict[str, Tensor]:
     """The fields by their own names; signs are packed eight to a byte, the first in the lowest bit."""
     parts = {"codes": layer.codes, "residual": layer.residual, "scale": layer.scale}
-    parts |= {"row_signs": packed_signs(layer.row_signs), "column_signs": packed_signs(layer.column_signs)}
+    parts |= {"row_signs": pack_flags(layer.row_signs), "column_signs": pack_flags(layer.column_signs)}
     return {name: part for name, part in parts.items() if part is not None}
 
 
 def restored(name: str, parts: dict[str, Tensor], settings: dict[str, Any]) -> LatticeLinear:
     codes = parts["codes"]
-    rows = unpacked_signs(parts["row_signs"], codes.shape[0])
-    columns = unpacked_signs(parts["column_signs"], codes.shape[1] * DIMENSION)
+    rows = unpack_flags(parts["row_signs"], codes.shape[0])
+    columns = unpack_flags(parts["column_signs"], codes.shape[1] * DIMENSION)
     return LatticeLinear(name, codes, parts.get("residual"), parts["scale"], rows, columns)
-
-
-def packed_signs(negative: Tensor) -> Tensor:
-    """bool [n] to uint8 [⌈n/8⌉]."""
-    padded = torch.nn.functional.pad(negative.to(torch.uint8), (0, -len(negative) % 8))
-    return (padded.view(-1, 8) << torch.arange(8, dtype=torch.uint8)).sum(1).to(torch.uint8)
-
-
-def unpacked_signs(octets: Tensor, count: int) -> Tensor:
-    """The reverse of `packed_signs`; too few bytes are a ValueError."""
-    if len(octets) != -(-count // 8):
-        raise ValueError(f"{len(octets)} bytes for {count} signs")
-    return (octets[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()

@@ -1,13 +1,13 @@
 """Linear layers whose outlier input columns stay in 16 bits and whose other columns are rounded (QUIK)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from bitsafe.artefacts.grids import AffineGrid, bits_of
-from bitsafe.artefacts.kinds.table import packed, unpacked
+from bitsafe.artefacts.kinds.table import Pack, Unpack, packed, unpacked
 from bitsafe.artefacts.layers import Layer
 
 
@@ -25,6 +25,7 @@ class OutlierLinear(Layer):
     columns: Tensor
     kept: Tensor
     nominal: int
+    separable: ClassVar[bool] = True
 
     @property
     def bits(self) -> int:
@@ -73,10 +74,10 @@ def rounded_columns(columns: Tensor, width: int) -> Tensor:
     return rounded.nonzero().flatten()
 
 
-def stored(layer: OutlierLinear) -> dict[str, Tensor]:
+def stored(layer: OutlierLinear, pack: Pack = packed) -> dict[str, Tensor]:
     """codes: int32 words (compressed-tensors' packing) of `code_bits` each; shape: (out, in); the rest by its name."""
     return {
-        "codes": packed(layer.codes, layer.grid.bits),
+        "codes": pack(layer.codes, layer.grid.bits),
         "code_bits": torch.tensor(layer.grid.bits),
         "shape": torch.tensor(layer.shape),
         "scale": layer.grid.scale,
@@ -85,10 +86,10 @@ def stored(layer: OutlierLinear) -> dict[str, Tensor]:
     }
 
 
-def restored(name: str, parts: dict[str, Tensor], settings: dict[str, Any]) -> OutlierLinear:
+def restored(name: str, parts: dict[str, Tensor], settings: dict[str, Any], unpack: Unpack = unpacked) -> OutlierLinear:
     """settings: `bits`, the cell's."""
     rows, width = parts["shape"].tolist()
     rounded, code_bits = width - len(parts["columns"]), int(parts["code_bits"])
-    codes = unpacked(parts["codes"], code_bits, (rows, rounded))
+    codes = unpack(parts["codes"], code_bits, (rows, rounded))
     grid = AffineGrid(code_bits, rounded, parts["scale"])
     return OutlierLinear(name, codes, grid, parts["columns"], parts["kept"], settings["bits"])

@@ -1,6 +1,6 @@
-"""One streamed pass that scores every quantized weight by its SNIP importance."""
+"""One streamed pass that scores every weight of some linear layers by its SNIP importance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,44 +10,49 @@ from bitsafe.patches.maths import snip_scores
 from bitsafe.patches.training.latent import LatentLinear
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
 
+Scored = Mapping[str, LatentLinear] | Mapping[str, nn.Linear]
 
-def score_weights(
-    model: nn.Module, layers: dict[str, LatentLinear], answers: list[Sequence], batch_size: int
-) -> dict[str, Tensor]:
-    """E_x |Q ⊙ ∂L(x)/∂Q| with L(x) = −log p(answer | prompt), for every layer: float32 [out, in] (Eq. 3).
 
-    The weights themselves take no gradient in this pass: the scores are made from what enters and leaves each layer.
+def score_weights(model: nn.Module, layers: Scored, answers: list[Sequence], batch_size: int) -> dict[str, Tensor]:
+    """E_x |W ⊙ ∂L(x)/∂W| with L(x) = −log p(answer | prompt), for every layer: float32 [out, in] (Eq. 3).
+
+    W is the weight that the layer computes with: Q, on its grid, of a latent layer, else its own. The weights
+    themselves take no gradient in this pass: the scores are made from what enters and leaves each layer.
     """
-    scores = {name: torch.zeros_like(layer.touched, dtype=torch.float32) for name, layer in layers.items()}
+    scores = {name: torch.zeros_like(weight_of(layer)) for name, layer in layers.items()}
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()
     return {name: score / len(answers) for name, score in scores.items()}
 
 
+def weight_of(layer: LatentLinear | nn.Linear) -> Tensor:
+    """The weight that is scored, float32 [out, in]."""
+    return layer.quantized_weight() if isinstance(layer, LatentLinear) else layer.weight.detach().float()
+
+
 @contextmanager
-def _collecting(layers: dict[str, LatentLinear], scores: dict[str, Tensor]) -> Iterator[None]:
-    def hook(name: str, layer: LatentLinear):
+def _collecting(layers: Scored, scores: dict[str, Tensor]) -> Iterator[None]:
+    def hook(name: str, layer: LatentLinear | nn.Linear):
         def on_forward(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             x = inputs[0].detach()
 
             def on_backward(delta: Tensor) -> None:
-                scores[name].add_(snip_scores(layer.quantized_weight(), x, delta))
+                scores[name].add_(snip_scores(weight_of(layer), x, delta))
 
             output.register_hook(on_backward)
 
         return layer.register_forward_hook(on_forward)
 
-    parts = [part for layer in layers.values() for part in layer.position.trained.values()]
-    trained = [part.requires_grad for part in parts]
+    trained = [(weight, weight.requires_grad) for layer in layers.values() for weight in layer.parameters()]
     handles = [hook(name, layer.requires_grad_(False)) for name, layer in layers.items()]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for part, was in zip(parts, trained, strict=True):
-            part.requires_grad_(was)
+        for weight, was in trained:
+            weight.requires_grad_(was)
 
 
 @contextmanager

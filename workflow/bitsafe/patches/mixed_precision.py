@@ -1,0 +1,73 @@
+"""Q-resafe's variant for quantizers without fine-tuning (Chen et al. 2025, arXiv 2506.20251, §5.1): nothing is trained.
+
+The weights that matter most to the refusals of the full-precision model keep their 16 bits; every other weight keeps
+the code it has. What the paper leaves open is answered so: the scores are those of the full-precision model on its own
+refusals of the patch prompts; τ is taken within each layer (`mask_scope`); scales stay those of all weights together,
+kept ones included; what is kept of a weight that AWQ rescaled is the rescaled one.
+"""
+
+import logging
+import resource
+import shutil
+import sys
+import time
+from typing import Any
+
+import torch
+
+from bitsafe.artefacts.activations import FILE as ACTIVATIONS
+from bitsafe.artefacts.checkpoint import storage_dtype
+from bitsafe.artefacts.kinds.mixed import MixedLinear, keep, settings_of
+from bitsafe.artefacts.own_file import write_own
+from bitsafe.patches.base import PatchJob
+from bitsafe.patches.keeping.importance import CRITERIA
+from bitsafe.patches.keeping.rounded import Rounded, read_rounded
+from bitsafe.patches.keeping.settings import KeepSettings
+from bitsafe.patches.maths import critical_mask
+
+VERSION = 1
+
+log = logging.getLogger(__name__)
+
+
+def patch(job: PatchJob) -> dict[str, Any]:
+    """Write the cell again with a share τ of its weights in 16 bits; facts for the manifest."""
+    began = time.monotonic()
+    settings, cell = KeepSettings.read(job.params), read_rounded(job)
+    scores, facts = CRITERIA[settings.criterion](job, settings, cell)
+    kept = critical_mask(scores, settings.tau, settings.mask_scope)
+    dtype = storage_dtype(job.teacher)
+    layers = [keep(cell.layers[name], kept[name], weight, dtype) for name, weight in cell.weights()]
+    write(job, cell, layers)
+    total = sum(layer.numel for layer in layers)
+    facts |= {"tau": settings.tau, "kept": sum(int(mask.sum()) for mask in kept.values()) / total}
+    facts |= {"bits": spent(layers), "seconds": time.monotonic() - began, **peak_memory()}
+    log.info("%.2f %% of the weights stay in 16 bits: %s", 100 * facts["kept"], facts["bits"])
+    return facts
+
+
+def write(job: PatchJob, cell: Rounded, layers: list[MixedLinear]) -> None:
+    """The artefact, in bitsafe's own layout; how the method rounds activations goes along."""
+    write_own(job.out, job.artefact, "mixed", layers, cell.others, settings_of(layers[0]))
+    if (job.artefact / ACTIVATIONS).exists():
+        shutil.copyfile(job.artefact / ACTIVATIONS, job.out / ACTIVATIONS)
+
+
+def spent(layers: list[MixedLinear]) -> dict[str, float]:
+    """Bits per weight of each part; `scales` holds all that the base has beside its codes."""
+    parts = {
+        "codes": sum(layer.code_bits for layer in layers),
+        "scales": sum(layer.base.extra_bits for layer in layers),
+        "kept": sum(layer.value_bits for layer in layers),
+        "index": sum(layer.index_bits for layer in layers),
+    }
+    return {name: bits / sum(layer.numel for layer in layers) for name, bits in parts.items()}
+
+
+def peak_memory() -> dict[str, float]:
+    """The most this process has held so far, in megabytes, and a GPU for it."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    found = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    if torch.cuda.is_available():
+        found["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return found
