@@ -37,7 +37,7 @@ bench: $(STAMP)
 bench-extra: $(STAMP) .envs/gptqmodel/.installed-from-lock .envs/bench/.installed-from-lock
 	$(BIN)/python -m tests.bench extra
 
-# SmolLM2-135M through every method and bit-width; hours, resumable
+# SmolLM2-135M through every method and bit-width; about two CPU hours, resumable
 bench-smollm2: $(STAMP)
 	$(BIN)/python -m tests.bench.smollm2
 
