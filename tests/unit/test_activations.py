@@ -14,6 +14,7 @@ from bitsafe.artefacts.activations import (
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.load import load_dense, load_model
 from bitsafe.generate.engine import complete
+from bitsafe.patches.base import Settings
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob
@@ -138,9 +139,9 @@ def test_the_rules_survive_a_patch(rounded):
     """The layers a patch trains in their place compute with the same rounded activations, and a gradient passes."""
     model, _ = load_dense(rounded, "float32")
     before = logits(model)
-    layers = attach(model, read_layers(rounded), "centre")
+    layers = attach(model, read_layers(rounded), Settings(start="centre"))
     assert torch.equal(logits(model), before)
     for layer in layers.values():
-        layer.latent.requires_grad_(True)
+        layer.position.latent.requires_grad_(True)
     model(IDS).logits.square().mean().backward()
-    assert all(layer.latent.grad.abs().max() > 0 for layer in layers.values())
+    assert all(layer.position.latent.grad.abs().max() > 0 for layer in layers.values())
