@@ -275,7 +275,7 @@ def test_a_broken_artefact_is_named(made, tmp_path):
     with pytest.raises(CellError, match="up_proj: 1 scales for 3 bits"):
         read_layers(folder)
     write_tensors(folder, tensors | {f"{name}.row_signs": tensors[f"{name}.row_signs"][:3]})
-    with pytest.raises(CellError, match="3 bytes for 256 signs"):
+    with pytest.raises(CellError, match="3 bytes for 256 flags"):
         read_layers(folder)
 
 
