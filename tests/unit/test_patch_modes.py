@@ -19,9 +19,10 @@ from bitsafe.patches.training.position import Factored, Free
 from bitsafe.patches.training.rounding import OnNewGrid, refitted
 from bitsafe.patches.training.sequences import answer_logprobs
 from bitsafe.patches.training.trainer import Trainer, draw
-from bitsafe.quantizers import llm_int8, nf4, qlora, rtn
+from bitsafe.quantizers import aqlm, llm_int8, nf4, qlora, quik, rtn
 from bitsafe.quantizers.base import QuantizeJob
 
+ROUNDED = ("requant_grid", "requant_fp", "delta_quant", "adapter", "unexported")
 LOW_RANK = {"rank": 2, "alpha": 4, "lr_unit": "weight", "start": "centre", "optimizer": "adamw", "lr": 0.01}
 
 
@@ -179,30 +180,43 @@ def test_an_adapter_leaves_every_code_and_computes_with_the_update():
 def cells(tmp_path_factory, tiny_llama, conversations):
     """A cell of each kind of grid, and one with an adapter."""
     root = tmp_path_factory.mktemp("cells")
+    learning = (qlora, aqlm, quik)
     for name, (module, bits, params) in {
         "rtn": (rtn, 4, {"group_size": 32}),
         "nf4": (nf4, 4, {}),
         "llm_int8": (llm_int8, 8, {}),
         "qlora": (qlora, 4, {"rank": 4, "alpha": 8, "steps": 2, "lr": 1e-2, "batch_size": 8}),
         "nf3": (qlora, 3, {"rank": 4, "alpha": 8, "steps": 2, "lr": 1e-2, "batch_size": 8}),
+        "aqlm": (
+            aqlm,
+            2,
+            {"layout": "2x4g4", "samples": 8, "finetune_steps": 1, "max_rounds": 1, "steps": 0, "lr": 0.0},
+        ),
+        "quik": (quik, 4, {"samples": 8, "activations": False}),
     }.items():
         (root / name).mkdir()
-        module.quantize(QuantizeJob(tiny_llama, root / name, bits, params, conversations if module is qlora else []))
+        module.quantize(QuantizeJob(tiny_llama, root / name, bits, params, conversations if module in learning else []))
     return root
 
 
-@pytest.mark.parametrize("mode", ["requant_grid", "requant_fp", "adapter"])
-@pytest.mark.parametrize("method", ["rtn", "nf4", "llm_int8", "qlora", "nf3"])
+COMBINATIONS = [(mode, method) for mode in ROUNDED for method in ("rtn", "nf4", "llm_int8", "qlora", "nf3")]
+COMBINATIONS += [("requant_grid", "aqlm"), ("adapter", "aqlm"), ("unexported", "aqlm")]
+COMBINATIONS += [(mode, "quik") for mode in ("requant_grid", "delta_quant", "adapter", "unexported")]
+
+
+@pytest.mark.parametrize(("mode", "method"), COMBINATIONS)
 def test_what_is_exported_is_what_was_trained(cells, method, mode, tmp_path):
     model, _ = load_dense(cells / method, "float32")
-    settings = Settings.read(LOW_RANK | {"quant_mode": mode, "tau": 1.0})
+    how = {"exported": False} if mode == "unexported" else {"quant_mode": mode}
+    settings = Settings.read(LOW_RANK | how | {"tau": 1.0})
     before = read_layers(cells / method)
     layers = attach(model, before, settings)
     torch.manual_seed(0)
     for layer in layers.values():
         layer.hold(None)
         layer.position.B.data.normal_(std=0.2)
-    export(cells / method, tmp_path / "out", {name: x.exported() for name, x in layers.items()}, mode)
+    made = {name: x.exported() if settings.exported else x.unexported() for name, x in layers.items()}
+    export(cells / method, tmp_path / "out", made, settings.quant_mode)
     ids = torch.arange(5, 40)[None]
     with torch.no_grad():
         ours, theirs = model(ids).logits, load_dense(tmp_path / "out", "float32")[0](ids).logits
@@ -211,8 +225,10 @@ def test_what_is_exported_is_what_was_trained(cells, method, mode, tmp_path):
     assert logit_error([theirs], [ours]) < max(rounded.get(mode, 1e-5), rounded.get(method, 0))
     assert logit_error([theirs], [load_dense(cells / method, "float32")[0](ids).logits.detach()]) > 1e-3
     after = read_layers(tmp_path / "out")
-    same = all(torch.equal(after[name].codes, layer.codes) for name, layer in before.items())
-    assert same == (mode == "adapter")
+    assert all(layer.bits == before[name].bits and layer.fault() is None for name, layer in after.items())
+    if mode != "unexported":
+        same = all(torch.equal(after[name].codes, layer.codes) for name, layer in before.items())
+        assert same == (mode in ("adapter", "delta_quant"))
 
 
 def test_an_adapter_is_one_that_peft_reads(cells, tmp_path):

@@ -14,9 +14,10 @@ from bitsafe.patches.magnitude_mask import magnitude
 from bitsafe.patches.maths import critical_mask, root_mean_square
 from bitsafe.patches.repair import recomputing
 from bitsafe.patches.safety_minus_utility import difference
-from bitsafe.patches.training.latent import LatentLinear, attach, cells, start_weights
+from bitsafe.patches.training.coding import OnGrid, cells
+from bitsafe.patches.training.latent import LatentLinear, attach
 from bitsafe.patches.training.position import Free
-from bitsafe.patches.training.rounding import OnOwnGrid
+from bitsafe.patches.training.rounding import OnCodes
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs
 from bitsafe.patches.training.snip import score_weights
 from bitsafe.patches.training.state import Saved
@@ -68,8 +69,8 @@ def test_a_latent_layer_starts_as_the_quantized_one_with_its_adapter():
     grid = affine_grid(weight, 4, 8)
     adapter = LowRank(torch.randn(2, 16), torch.randn(6, 2), 0.5)
     quantized = QuantizedLinear("q", grid.nearest(weight), grid, adapter=adapter)
-    position = Free(start_weights(quantized, "uniform", torch.Generator()))
-    layer = LatentLinear(quantized, torch.ones(6), position, OnOwnGrid(quantized))
+    position = Free(OnGrid(quantized).uniform(torch.Generator()))
+    layer = LatentLinear(quantized, torch.ones(6), position, OnCodes(quantized))
     torch.testing.assert_close(layer(x), F.linear(x, quantized.dense(), torch.ones(6)))
     assert (layer.exported().codes == quantized.codes).all()
 
@@ -101,7 +102,7 @@ def test_wherever_latent_weights_start_they_round_to_their_codes(start, table):
     grid = TableGrid(levels, weight.flatten().view(-1, 32).abs().amax(1), 32, (64, 64)) if table else None
     grid = grid or affine_grid(weight, 3, 32)
     layer = QuantizedLinear("a", grid.nearest(weight), grid)
-    latent = start_weights(layer, start, torch.Generator().manual_seed(1))
+    latent = OnCodes(layer, start).start(torch.Generator().manual_seed(1))
     assert torch.equal(grid.nearest(latent), layer.codes)
     if start == "centre":
         assert torch.equal(latent, grid.dequantize(layer.codes))
@@ -115,7 +116,7 @@ def test_from_a_uniform_start_codes_change_in_proportion_to_the_distance():
     weight = torch.randn(128, 128)
     grid = affine_grid(weight, 4, 64)
     layer = QuantizedLinear("a", grid.nearest(weight), grid)
-    latent = {at: start_weights(layer, at, torch.Generator().manual_seed(1)) for at in ("uniform", "centre")}
+    latent = {at: OnCodes(layer, at).start(torch.Generator().manual_seed(1)) for at in ("uniform", "centre")}
     low, high = cells(grid, layer.codes)
     inside = (layer.codes > 0) & (layer.codes < 15)
     for cellwidths in (0.05, 0.2, 0.4):

@@ -177,7 +177,7 @@ def test_what_is_stored_comes_back(made):
     assert (again.bits, again.grid.bits, again.shape) == (made.bits, made.grid.bits, (16, 128))
     assert (again.outliers() is None) == (len(made.columns) == 0)
     assert again.fault() is None
-    assert not again.patchable
+    assert again.code_values == 2**made.grid.bits
 
 
 def test_the_weight_by_hand():

@@ -35,6 +35,10 @@ class AdditiveLinear(Layer):
         return self.codes.shape[0], self.codes.shape[1] * self.codebooks.shape[2]
 
     @property
+    def code_values(self) -> int:
+        return self.codebooks.shape[1]
+
+    @property
     def code_bits(self) -> float:
         return self.codes.numel() * self.bits_a_code
 

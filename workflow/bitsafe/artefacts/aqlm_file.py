@@ -58,6 +58,11 @@ def _read_layer(name: str, tensors: dict[str, Tensor], bits: int) -> AdditiveLin
     return AdditiveLinear(name, unsigned(codes, bits), codebooks.squeeze(2), scales.flatten())
 
 
+def with_codes(layer: AdditiveLinear, codes: Tensor) -> dict[str, Tensor]:
+    """The stored tensors that change when the codes of a layer do."""
+    return {f"{layer.name}{_CODES}": signed(codes, layer.bits_a_code)}
+
+
 def signed(codes: Tensor, bits: int) -> Tensor:
     """Codes 0 … 2^bits − 1 as the format's two's complement."""
     wide = codes.to(torch.int32)

@@ -130,17 +130,18 @@ def _with_adapter(artefact: Path, layers: dict[str, Layer]) -> dict[str, Layer]:
 def with_codes(artefact: Path, out: Path, codes: dict[str, Tensor]) -> None:
     """Copy `artefact` into the empty folder `out` with new codes; not one other byte of any tensor changes.
 
-    codes: layer name to [out, in]; layers left out keep theirs. Unknown layers and codes off the grid are ValueErrors.
+    codes: layer name to what its `codes` are; layers left out keep theirs. Unknown layers and codes off the grid are
+    ValueErrors.
     """
     layers, reader = read_layers(artefact), _reader(artefact)
     changed = {}
     for name, code in codes.items():
-        if name not in layers or not layers[name].patchable or code.shape != layers[name].codes.shape:
+        if name not in layers or not layers[name].code_values or code.shape != layers[name].codes.shape:
             raise ValueError(
-                f"{name}: no such layer in {artefact}, none with a code a weight, or codes of another shape"
+                f"{name}: no such layer in {artefact}, none whose codes can move, or codes of another shape"
             )
-        if int(code.min()) < 0 or int(code.max()) >= 2 ** layers[name].grid.bits:  # as uint8, 256 would be 0
-            raise ValueError(f"{name}: codes outside 0 … {2 ** layers[name].grid.bits - 1}")
+        if int(code.min()) < 0 or int(code.max()) >= layers[name].code_values:  # as uint8, 256 would be 0
+            raise ValueError(f"{name}: codes outside 0 … {layers[name].code_values - 1}")
         changed |= reader.with_codes(layers[name], code)
     replace_tensors(artefact, out, changed)
 

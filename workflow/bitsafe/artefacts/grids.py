@@ -3,6 +3,7 @@
 A grid is frozen: its scales never move, only codes do. Codes are unsigned, 0 … 2^bits − 1, kept in uint8.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,10 @@ class AffineGrid:
         codes = torch.round(grouped / self.scale.float().unsqueeze(-1)) + self._zero()
         return codes.clamp_(0, 2**self.bits - 1).to(torch.uint8).flatten(1)
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The nearest level of each weight, float32 [out, in]."""
+        return self.dequantize(self.nearest(weight))
+
     def _zero(self) -> Tensor | float:
         return 2.0 ** (self.bits - 1) if self.zero_point is None else self.zero_point.float().unsqueeze(-1)
 
@@ -92,6 +97,10 @@ class TableGrid:
         relative = torch.where(absmax > 0, weight.detach().float() / absmax, 0.0)
         return order[torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2)].to(torch.uint8)
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The nearest level of each weight, float32 [out, in]."""
+        return self.dequantize(self.nearest(weight))
+
     def _per_weight(self) -> Tensor:
         count = self.shape[0] * self.shape[1]
         return self.absmax.float().repeat_interleave(self.block_size)[:count].view(self.shape)
@@ -121,15 +130,15 @@ def affine_grid(
     return AffineGrid(bits, group_size, scale, zero_point)
 
 
-def straight_through(weight: Tensor, grid: Grid) -> Tensor:
-    """The weight rounded to the grid, float32, with the gradient of the identity (Bengio et al. 2013, §4)."""
-    return _StraightThrough.apply(weight, grid)
+def straight_through(weight: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `rounded` makes of the weight, with the gradient of the identity (Bengio et al. 2013, §4)."""
+    return _StraightThrough.apply(weight, rounded)
 
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, grid: Grid) -> Tensor:
-        return grid.dequantize(grid.nearest(weight))
+    def forward(ctx, weight: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+        return rounded(weight)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:

@@ -33,7 +33,6 @@ class Layer(ABC):
 
     name: str
     adapter: LowRank | None = field(default=None, kw_only=True)
-    patchable: ClassVar[bool] = False  # whether each weight has a code of its own that a patch can move
     separable: ClassVar[bool] = False  # whether a weight can be kept in 16 bits and its neighbours' codes stay right
 
     @property
@@ -50,6 +49,11 @@ class Layer(ABC):
     @abstractmethod
     def code_bits(self) -> float:
         """Bits of all codes, each at log2 of the number of its values."""
+
+    @property
+    def code_values(self) -> int:
+        """How many values each of its `codes` can take; 0: a patch cannot move them."""
+        return 0
 
     @property
     @abstractmethod
@@ -95,7 +99,6 @@ class QuantizedLinear(Layer):
 
     codes: Tensor
     grid: Grid
-    patchable: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
     @property
@@ -109,6 +112,10 @@ class QuantizedLinear(Layer):
     @property
     def code_bits(self) -> float:
         return self.codes.numel() * self.grid.bits
+
+    @property
+    def code_values(self) -> int:
+        return 2**self.grid.bits
 
     @property
     def extra_bits(self) -> float:

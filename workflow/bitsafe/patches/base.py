@@ -59,8 +59,11 @@ class Settings:
     batch_size: int = 8  # pairs
     max_new_tokens: int = 64  # length of the answers that make the pairs
     # Codes move on the quantized model's own frozen grid; or the moved weights are quantized anew; or the codes stay
-    # and the low-rank update is kept beside them.
-    quant_mode: Literal["requant_grid", "requant_fp", "adapter"] = "requant_grid"
+    # and the update is kept beside them, quantized, or as a low-rank one in 16 bits.
+    quant_mode: Literal["requant_grid", "requant_fp", "delta_quant", "adapter"] = "requant_grid"
+    # Whether a training step computes with what would be exported, or with a dense twin that is rounded at the end.
+    rounded: Literal["in_training", "at_export"] = "in_training"
+    exported: bool = True  # False: the trained weights are written as they are, to see what export costs
 
     @classmethod
     def read(cls, params: dict[str, Any]) -> "Settings":
@@ -86,6 +89,7 @@ class Settings:
             ),
             ("mask_mode", self._factored_or_not(), "an adapter cannot hold a masked product: rowcol_mean or any"),
             ("start", self._in_the_centre(), "centre is needed where weights are not rounded to the cell's own grid"),
+            ("rounded", self._rounds(), "at_export is a way of requant_grid"),
             ("lr", not several or bool(self.lr), "at least one learning rate is needed"),
             ("validation", bool(self.validation) == several, "prompts are kept for validation where `lr` is a list"),
         ]
@@ -95,6 +99,9 @@ class Settings:
 
     def _in_the_centre(self) -> bool:
         return self.quant_mode == "requant_grid" or self.start == "centre"
+
+    def _rounds(self) -> bool:
+        return self.rounded == "in_training" or self.quant_mode == "requant_grid"
 
     @property
     def refresh_steps(self) -> int:

@@ -1,7 +1,7 @@
 """The maths of Q-resafe as pure functions on tensors (Chen et al. 2025, arXiv 2506.20251)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +54,10 @@ class Mask:
     weights: Tensor
     outputs: Tensor | None = None
     inputs: Tensor | None = None
+
+    def spread(self, over: Callable[[Tensor], Tensor]) -> "Mask":
+        """A mask over codes as one over weights: `over` does it for a tensor whose last axis are the codes' places."""
+        return Mask(over(self.weights), self.outputs, None if self.inputs is None else over(self.inputs))
 
 
 def map_mask(scores: dict[str, Tensor], tau: float, scope: Scope = "tensor", mode: Mode = "product") -> dict[str, Mask]:

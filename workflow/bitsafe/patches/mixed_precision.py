@@ -8,20 +8,18 @@ kept ones included; what is kept of a weight that AWQ rescaled is the rescaled o
 
 import logging
 import resource
-import shutil
 import sys
 import time
 from typing import Any
 
 import torch
 
-from bitsafe.artefacts.activations import FILE as ACTIVATIONS
 from bitsafe.artefacts.checkpoint import storage_dtype
-from bitsafe.artefacts.kinds.mixed import MixedLinear, keep, settings_of
-from bitsafe.artefacts.own_file import write_own
+from bitsafe.artefacts.kinds.mixed import MixedLinear, keep
+from bitsafe.artefacts.own_file import rewrite
 from bitsafe.patches.base import PatchJob
 from bitsafe.patches.keeping.importance import CRITERIA
-from bitsafe.patches.keeping.rounded import Rounded, read_rounded
+from bitsafe.patches.keeping.rounded import read_rounded
 from bitsafe.patches.keeping.settings import KeepSettings
 from bitsafe.patches.maths import critical_mask
 
@@ -38,19 +36,12 @@ def patch(job: PatchJob) -> dict[str, Any]:
     kept = critical_mask(scores, settings.tau, settings.mask_scope)
     dtype = storage_dtype(job.teacher)
     layers = [keep(cell.layers[name], kept[name], weight, dtype) for name, weight in cell.weights()]
-    write(job, cell, layers)
+    rewrite(job.artefact, job.out, "mixed", layers)
     total = sum(layer.numel for layer in layers)
     facts |= {"tau": settings.tau, "kept": sum(int(mask.sum()) for mask in kept.values()) / total}
     facts |= {"bits": spent(layers), "seconds": time.monotonic() - began, **peak_memory()}
     log.info("%.2f %% of the weights stay in 16 bits: %s", 100 * facts["kept"], facts["bits"])
     return facts
-
-
-def write(job: PatchJob, cell: Rounded, layers: list[MixedLinear]) -> None:
-    """The artefact, in bitsafe's own layout; how the method rounds activations goes along."""
-    write_own(job.out, job.artefact, "mixed", layers, cell.others, settings_of(layers[0]))
-    if (job.artefact / ACTIVATIONS).exists():
-        shutil.copyfile(job.artefact / ACTIVATIONS, job.out / ACTIVATIONS)
 
 
 def spent(layers: list[MixedLinear]) -> dict[str, float]:

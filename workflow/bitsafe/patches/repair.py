@@ -11,13 +11,15 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bitsafe.artefacts.artefact import read_layers
-from bitsafe.artefacts.layers import QuantizedLinear
+from bitsafe.artefacts.kinds.outliers import OutlierLinear
+from bitsafe.artefacts.layers import Layer, QuantizedLinear
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_folder, sha256_json
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected, collect
-from bitsafe.patches.export import Quantized, changes, export
+from bitsafe.patches.export import Quantized, changes, export, leave
 from bitsafe.patches.rates import agreement, best_rate
+from bitsafe.patches.training.coding import CODINGS
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import Sequence, encode
 from bitsafe.patches.training.state import Saved
@@ -30,18 +32,30 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     """Patch the cell of `job` with masks taken from `score`, write the artefact, and return facts for the manifest."""
     settings = Settings.read(job.params)
     began = time.monotonic()
-    quantized = patchable_layers(job)
+    quantized = patchable_layers(job, settings.quant_mode)
     found = collect(job, settings)
     found.model = for_training(found.model)
     facts = found.facts | {"pair_seconds": time.monotonic() - began}
-    patched = quantized
-    if found.pairs:  # nothing to learn where both models say the same: the artefact is copied as it is
-        patched, learned = learn(job, settings, found, quantized, score)
-        facts |= learned
-    export(job.artefact, job.out, patched, settings.quant_mode)
-    facts |= changes(quantized, patched)
-    log.info("%.2f %% of the codes changed, %d mask refreshes", 100 * facts["codes_changed"], facts.get("refreshes", 0))
+    patched, learned = learn(job, settings, found, quantized, score) if found.pairs else (quantized, {})
+    facts |= learned | written(job, settings, quantized, patched, learned)
     return facts | {"seconds": time.monotonic() - began}
+
+
+def written(
+    job: PatchJob, settings: Settings, before: Quantized, after: Quantized, learned: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the artefact; where both models say the same, or no weight might move, it is copied to the byte."""
+    began = time.monotonic()
+    if not learned.get("touched"):
+        leave(job.artefact, job.out)
+        after = before
+    else:
+        export(job.artefact, job.out, after, settings.quant_mode)
+    facts = changes(before, after)
+    if facts:
+        log.info("%.2f %% of the codes changed in %d steps", 100 * facts["codes_changed"], learned.get("steps", 0))
+        log.info("%d mask refreshes", learned.get("refreshes", 0))
+    return facts | {"export_seconds": time.monotonic() - began}
 
 
 def whole(_model: nn.Module, _layers: Layers, _examples: Examples) -> None:
@@ -62,24 +76,36 @@ def learn(
         facts = train(Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility), saved)
         total = sum(layer.touched.numel() for layer in layers.values())
         facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
-        return {name: layer.exported() for name, layer in layers.items()}, facts
+        made = {name: layer.exported() if settings.exported else layer.unexported() for name, layer in layers.items()}
+        return made, facts
 
     if not isinstance(settings.lr, list):
         return fit(settings.lr)
     return best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
 
 
-def patchable_layers(job: PatchJob) -> dict[str, QuantizedLinear]:
-    """The cell's layers; a UserError where there are none, or a patch cannot move their codes one by one."""
+def patchable_layers(job: PatchJob, quant_mode: str = "requant_grid") -> Quantized:
+    """The cell's layers; a UserError where there are none, or this mode has nothing to move in them."""
     layers = read_layers(job.artefact)
     if not layers:
         raise UserError(
             "matrix: patches: a patch moves codes, and this method's artefact is in full precision: leave it out"
         )
-    if bound := [layer for layer in layers.values() if not layer.patchable]:
+    movable = MOVABLE.get(quant_mode, Layer)
+    if bound := [layer for layer in layers.values() if not isinstance(layer, movable)]:
         kind = type(bound[0]).__name__
-        raise UserError(f"matrix: patches: no patch moves the codes of this method's layers ({kind}) yet: leave it out")
+        raise UserError(
+            f"workflow/tables/patches.yaml: quant_mode: {quant_mode} cannot move the layers of this method ({kind}): "
+            "leave the patch out of the block, or take a row with quant_mode: adapter"
+        )
     return layers
+
+
+MOVABLE = {  # kinds of layers, by quant_mode; adapter: all
+    "requant_grid": tuple(CODINGS),
+    "requant_fp": QuantizedLinear,
+    "delta_quant": (QuantizedLinear, OutlierLinear),
+}
 
 
 def for_training(model: Any) -> Any:

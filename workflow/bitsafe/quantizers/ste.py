@@ -42,7 +42,7 @@ class FakeQuantize(nn.Module):
         self.settings = (bits, group_size, symmetric, dtype)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return straight_through(weight, affine_grid(weight, *self.settings))
+        return straight_through(weight, affine_grid(weight, *self.settings).rounded)
 
 
 def quantize(job: QuantizeJob) -> dict:

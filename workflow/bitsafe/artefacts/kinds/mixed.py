@@ -5,13 +5,13 @@ This is the dense-and-sparse storage of SpQR (Dettmers et al. 2023, arXiv 2306.0
 """
 
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bitsafe.artefacts.grids import TableGrid, bits_of
+from bitsafe.artefacts.kinds import kind_of
 from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
 from bitsafe.artefacts.kinds.table import packed, unpacked
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
@@ -87,18 +87,23 @@ def keep(base: QuantizedLinear | OutlierLinear, kept: Tensor, weight: Tensor, dt
 
 
 def settings_of(layer: MixedLinear) -> dict[str, Any]:
-    """What an artefact's config says of such layers: the kind of their bases, and its settings."""
-    if isinstance(layer.base, OutlierLinear):
-        return {"base": "outliers", "base_settings": {"bits": layer.bits}}
-    if isinstance(layer.base.grid, TableGrid):
-        return {"base": "table", "base_settings": {"block_size": layer.base.grid.block_size}}
-    return {"base": "affine", "base_settings": {"bits": layer.bits}}
+    """What an artefact's config says of such layers."""
+    return base_settings(layer.base)
+
+
+def base_settings(base: QuantizedLinear | OutlierLinear) -> dict[str, Any]:
+    """The kind of a layer that another holds, and that kind's settings."""
+    if isinstance(base, OutlierLinear):
+        return {"base": "outliers", "base_settings": {"bits": base.bits}}
+    if isinstance(base.grid, TableGrid):
+        return {"base": "table", "base_settings": {"block_size": base.grid.block_size}}
+    return {"base": "affine", "base_settings": {"bits": base.bits}}
 
 
 def stored(layer: MixedLinear) -> dict[str, Tensor]:
     """The base's tensors, its `codes` in one row without those of kept weights; kept_values; the index of the kept."""
     free = ~_of_codes(layer.kept, layer.base.outliers())
-    parts = _kind(settings_of(layer)["base"]).stored(layer.base, lambda codes, bits: packed(codes[free][None], bits))
+    parts = kind_of(settings_of(layer)["base"]).stored(layer.base, lambda codes, bits: packed(codes[free][None], bits))
     return parts | {VALUES: layer.values} | index_of(layer.kept)
 
 
@@ -112,14 +117,10 @@ def restored(name: str, parts: dict[str, Tensor], settings: dict[str, Any]) -> M
         codes[free] = unpacked(words, bits, (1, int(free.sum())))[0]
         return codes
 
-    base = _kind(settings["base"]).restored(name, parts, settings["base_settings"], unpack)
+    base = kind_of(settings["base"]).restored(name, parts, settings["base_settings"], unpack)
     return MixedLinear(name, base, kept, parts[VALUES])
 
 
 def _of_codes(kept: Tensor, outliers: Tensor | None) -> Tensor:
     """The columns of a mask [out, in] that have codes: outlier columns have none."""
     return kept if outliers is None else kept[:, rounded_columns(outliers, kept.shape[1])]
-
-
-def _kind(name: str) -> Any:
-    return import_module(f"bitsafe.artefacts.kinds.{name}")

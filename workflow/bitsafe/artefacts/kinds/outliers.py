@@ -40,6 +40,10 @@ class OutlierLinear(Layer):
         return self.codes.numel() * self.grid.bits
 
     @property
+    def code_values(self) -> int:
+        return 2**self.grid.bits
+
+    @property
     def extra_bits(self) -> float:
         kept = self.kept.numel() * bits_of(self.kept) + self.columns.numel() * bits_of(self.columns)
         return self.grid.side_bits + kept

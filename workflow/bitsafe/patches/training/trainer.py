@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bitsafe.errors import CellError
 from bitsafe.patches.base import Settings
 from bitsafe.patches.maths import dpo_loss, map_mask, masked_update
-from bitsafe.patches.training.latent import LatentLinear
+from bitsafe.patches.training.latent import LatentLinear, unpatched
 from bitsafe.patches.training.rules import RULES
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
 from bitsafe.patches.training.state import Saved, named, under
@@ -111,8 +111,9 @@ class Trainer:
     def _reference(self, drawn: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
         sequences = [s for i in drawn for s in (self.pairs[i].winner, self.pairs[i].loser)]
         logprobs = torch.zeros(len(sequences))
-        for batch in by_length(sequences, 2 * self.settings.batch_size):
-            logprobs[batch] = answer_logprobs(self.model, [sequences[i] for i in batch]).cpu()
+        with unpatched(self.layers.values()):
+            for batch in by_length(sequences, 2 * self.settings.batch_size):
+                logprobs[batch] = answer_logprobs(self.model, [sequences[i] for i in batch]).cpu()
         return {i: (logprobs[2 * k], logprobs[2 * k + 1]) for k, i in enumerate(drawn)}
 
     def _refresh(self) -> None:
@@ -122,6 +123,7 @@ class Trainer:
         utility = self.utility[: self.settings.utility_examples]
         scores = self.score(self.model, self.layers, Examples(answers, utility, self.settings.batch_size))
         how = self.settings
+        scores = {name: self.layers[name].coded(score) for name, score in scores.items()} if scores else None
         masks = map_mask(scores, how.tau, how.mask_scope, how.mask_mode) if scores else {}
         for name, layer in self.layers.items():
             layer.hold(masks.get(name))
