@@ -13,7 +13,7 @@ from bitsafe.artefacts.kinds.delta import DeltaLinear
 from bitsafe.artefacts.kinds.outliers import OutlierLinear
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.patches.base import Settings
-from bitsafe.patches.export import changes
+from bitsafe.patches.export import changes, export_error
 from bitsafe.patches.training.coding import CODINGS, OnCodebooks, OnColumns, OnGrid
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.position import Free
@@ -150,6 +150,14 @@ def test_a_dense_twin_begins_as_the_quantized_layer_and_is_exported_right_on_ave
     shift = (twin.exported(position, touched).weight() - layer.weight()) / width
     assert shift[inside].mean().item() == pytest.approx(0.3, abs=0.02)
     assert set(shift[inside].round().unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("params", "low", "high"), [({}, 0, 1e-7), ({"rounded": "at_export"}, 0.01, 0.4)])
+def test_writing_costs_nothing_but_where_codes_are_made_at_the_end(params, low, high):
+    made = trainer(grid_of, **params)
+    made.run()
+    error = export_error(made.layers, {name: layer.exported() for name, layer in made.layers.items()})
+    assert low <= error <= high
 
 
 # --- a summand beside the codes ---

@@ -1,12 +1,17 @@
 """Writing a patched cell: the artefact as it was, with other codes, other grids, or an update beside them."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 from bitsafe.artefacts.artefact import with_adapters, with_codes, with_grids
 from bitsafe.artefacts.checkpoint import replace_tensors
 from bitsafe.artefacts.kinds.trained import TrainedLinear
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.own_file import rewrite
+from bitsafe.patches.training.latent import LatentLinear
 
 Quantized = dict[str, Layer]
 
@@ -29,6 +34,22 @@ def export(artefact: Path, out: Path, after: Quantized, quant_mode: str = "requa
 def leave(artefact: Path, out: Path) -> None:
     """Copy an artefact that nothing was learnt for."""
     replace_tensors(artefact, out, {})
+
+
+@torch.no_grad()
+def export_error(trained: Mapping[str, LatentLinear], made: Quantized) -> float:
+    """‖W_written − W_trained‖ / ‖W_trained‖ over all layers, adapters included: what writing costs.
+
+    It is 0, or rounding of 16-bit factors, where training computes with what is written, and the rounding of every
+    code where it does not.
+    """
+    wrong = total = 0.0
+    for name, layer in trained.items():
+        own = layer.quantized.adapter.delta() if layer.quantized.adapter else 0.0
+        wanted = layer.weight() + own
+        wrong += float((made[name].dense().to(wanted.device) - wanted).square().sum())
+        total += float(wanted.square().sum())
+    return math.sqrt(wrong / total)
 
 
 def changes(before: Quantized, after: Quantized) -> dict[str, float]:

@@ -17,7 +17,7 @@ from bitsafe.errors import UserError
 from bitsafe.files import sha256_folder, sha256_json
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected, collect
-from bitsafe.patches.export import Quantized, changes, export, leave
+from bitsafe.patches.export import Quantized, changes, export, export_error, leave
 from bitsafe.patches.rates import agreement, best_rate
 from bitsafe.patches.training.coding import CODINGS
 from bitsafe.patches.training.latent import attach
@@ -77,7 +77,7 @@ def learn(
         total = sum(layer.touched.numel() for layer in layers.values())
         facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
         made = {name: layer.exported() if settings.exported else layer.unexported() for name, layer in layers.items()}
-        return made, facts
+        return made, facts | {"export_error": export_error(layers, made)}
 
     if not isinstance(settings.lr, list):
         return fit(settings.lr)
