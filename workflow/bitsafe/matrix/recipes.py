@@ -16,6 +16,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT, DatasetRow, Row, version
 
 UNREAD = {"summary", "licence", "warning"}  # keys of a row that are for people: editing them reruns nothing
+LATER = {"user_prefix"}  # keys that rows did not have from the beginning: unset, they move no recipe
 
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:
@@ -111,7 +112,8 @@ SLICES: dict[str, Any] = {
 
 
 def row_identity(row: Row) -> dict:
-    return {key: value for key, value in row.model_dump().items() if key not in UNREAD}
+    read = {key: value for key, value in row.model_dump().items() if key not in UNREAD}
+    return {key: value for key, value in read.items() if value is not None or key not in LATER}
 
 
 @lru_cache(maxsize=256)
