@@ -43,7 +43,7 @@ def patch(run: Run, cell: Cell) -> dict:
     benign = run.risk_set(replace(cell, risk="benign")) if params.get("utility_examples") else None
     return ({"utility": data_identity(benign[1])} if benign else {}) | {
         "version": version(row.module),
-        "params": params,
+        "params": {key: value for key, value in params.items() if key != "pairs_from"},  # `data` is what it names
         "data": data_identity(run.patch_set(cell)[1]),
         "seed": run.config.seed,
         "model": model_identity(run, cell.model),

@@ -35,9 +35,11 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     found.model = for_training(found.model)
     facts = found.facts | {"pair_seconds": time.monotonic() - began}
     patched = quantized
-    if found.pairs:  # nothing to learn where both models say the same: the artefact is copied as it is
+    if found.pairs:  # nothing to learn where both models say the same, or no pair is of a class that is asked for
         patched, learned = learn(job, settings, found, quantized, score)
         facts |= learned
+    else:
+        log.info("no pair of %s to learn from: the artefact is copied as it is", ", ".join(settings.pair_classes))
     export(job.artefact, job.out, patched, settings.quant_mode)
     facts |= changes(quantized, patched)
     log.info("%.2f %% of the codes changed, %d mask refreshes", 100 * facts["codes_changed"], facts.get("refreshes", 0))
