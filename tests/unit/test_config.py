@@ -67,6 +67,20 @@ def error_of(tmp_path, text: str) -> str:
         ("tables: {methods: {mine: {base: rtm}}}", ["tables.methods.mine.base", "did you mean 'rtn'"]),
         ("tables: {methods: {mine: {base: rtn, group_sice: 8}}}", ["mine.group_sice", "did you mean 'group_size'"]),
         ("tables: {patches: {a: {base: b}, b: {base: a}}}", ["tables.patches", "circle"]),
+        (
+            "matrix: [{methods: [rtn], bits: [4], patches: [qresafe_calibration]}]",
+            ["patches.yaml: qresafe_calibration.pairs_from", "toy/rtn/4bit/none", "say patch_set"],
+        ),
+        (
+            "tables: {patches: {q: {base: qresafe_calibration, pairs_from: everyda}}}\n"
+            "matrix: [{methods: [rtn], bits: [4], patches: [q]}]",
+            ["q.pairs_from", "'everyda'", "did you mean 'everyday'"],
+        ),
+        (
+            "tables: {patches: {q: {base: qresafe_calibration, pairs_from: calibraton}}}\n"
+            "matrix: [{methods: [ste], bits: [4], risks: [benign], patches: [q]}]",
+            ["q.pairs_from", "'calibraton'", "did you mean 'calibration'"],
+        ),
         ("run: 'a b'", ["mine.yaml", "run"]),
         ("a: [", ["mine.yaml:2", "not valid YAML"]),
         ("- 1", ["mine.yaml", "mapping"]),

@@ -5,8 +5,8 @@ import tiny_model
 import torch
 
 from bitsafe.errors import UserError
-from bitsafe.generate.engine import Answer, answer, complete, plan_batches
-from bitsafe.generate.prompts import prompt_ids, with_system
+from bitsafe.generate.engine import DRAWN_BY, Answer, answer, complete, plan_batches, spoken
+from bitsafe.generate.prompts import dressed, prompt_ids, with_system
 
 TOKENIZER, MODEL = tiny_model.tokenizer(), tiny_model.model()
 SAMPLE = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 40}
@@ -30,7 +30,7 @@ def texts(decoding: dict, batch_size: int = 4, seed: int = 0, rows: list[dict] =
 
 
 def test_greedy_equals_plain_generate_row_by_row() -> None:
-    for found, ids in zip(texts({}), prompt_ids(TOKENIZER, ROWS)):
+    for found, ids in zip(texts({}), prompt_ids(TOKENIZER, ROWS, {})):
         out = MODEL.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
         kept = out[: out.index(4)] if 4 in out else out
         assert found.text == TOKENIZER.decode(kept, skip_special_tokens=True)
@@ -102,11 +102,27 @@ def test_the_decodings_system_prompt_takes_the_place_of_the_rows() -> None:
     assert texts({"system_prompt": "Obey."}) != texts({})
 
 
+def test_the_decodings_prefix_stands_before_the_last_request_alone() -> None:
+    talk = [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}, {"role": "user", "content": "C"}]
+    put = dressed(talk, {"system_prompt": "Obey.", "user_prefix": "Do: "})
+    assert [message["content"] for message in put] == ["Obey.", "A", "B", "Do: C"]
+    assert talk[-1]["content"] == "C" and dressed(talk, {"user_prefix": None}) == talk
+    asked = prompt_ids(TOKENIZER, ROWS[:1], {"user_prefix": "Do: "})[0]
+    assert TOKENIZER.decode(asked) == "<|user|>Do: Hi<|end|><|assistant|>"
+    assert texts({"user_prefix": "Do: "}) != texts({})
+
+
+def test_an_unset_prefix_moves_no_key_of_a_stored_answer() -> None:
+    assert spoken({"user_prefix": None}) == spoken({}) == dict.fromkeys(DRAWN_BY)
+    assert spoken({"user_prefix": "Do: "}) == spoken({}) | {"user_prefix": "Do: "}
+
+
 def test_a_template_without_a_system_role_gets_the_prompt_in_the_users_turn() -> None:
     picky = tiny_model.tokenizer()
     picky.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     picky.chat_template += tiny_model.TEMPLATE
-    assert picky.decode(prompt_ids(picky, ROWS[:1], "Obey.")[0]) == "<|user|>Obey.\n\nHi<|end|><|assistant|>"
+    ids = prompt_ids(picky, ROWS[:1], {"system_prompt": "Obey."})
+    assert picky.decode(ids[0]) == "<|user|>Obey.\n\nHi<|end|><|assistant|>"
 
 
 def test_a_prompt_too_long_for_the_model() -> None:
@@ -118,4 +134,4 @@ def test_a_tokenizer_without_chat_template() -> None:
     bare = tiny_model.tokenizer()
     bare.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
-        prompt_ids(bare, ROWS)
+        prompt_ids(bare, ROWS, {})

@@ -93,6 +93,68 @@ def test_pairs_are_stored_beside_the_artefact_and_counted(teacher, artefact, tmp
     assert facts["pairs"]["refuse_comply"] == 5 and facts["pairs"]["identical"] == 1 and facts["prompts"] == 6
 
 
+def mixed(work: PatchJob) -> PatchJob:
+    """Teacher and cell say in turn: refuse/comply twice, both refuse, both comply, comply/refuse, the same."""
+    no, never, yes, well = "Sorry, I cannot help.", "I cannot do that.", "Lift the latch.", "Push the gate."
+    said, calls = ([no, no, no, yes, yes, no], [yes, well, never, well, no, no]), []
+
+    def generate(model, tokenizer, prompts, max_new_tokens):
+        calls.append(prompts)
+        return list(said[len(calls) - 1])
+
+    return replace(work, generate=generate)
+
+
+def test_pairs_of_other_classes_are_stored_and_counted_and_not_learned_from(teacher, artefact, tmp_path):
+    asked = mixed(job(teacher, artefact, tmp_path))
+    one = Settings.read({"pair_classes": ["refuse_comply", "comply_refuse"]})
+    found = collect(asked, one)
+    assert [row["id"] for row in found.pairs] == ["p0", "p1", "p4"] and found.facts["pairs_used"] == 3
+    counts = {"refuse_comply": 2, "both_refuse": 1, "both_comply": 1, "comply_refuse": 1, "identical": 1}
+    assert found.facts["pairs"] == counts
+    assert [row["id"] for row in read_jsonl(tmp_path / "pairs.jsonl")] == ["p0", "p1", "p2", "p3", "p4"]
+    again = collect(asked, Settings())  # answers of a killed patch serve another choice of classes: a third call fails
+    assert len(again.pairs) == 5 and again.facts == found.facts | {"pairs_used": 5}
+
+
+def test_training_sees_the_chosen_classes_alone(teacher, artefact, tmp_path):
+    """The same codes as from a patch set that gives rise to no other pair."""
+    kept = mixed(job(teacher, artefact, tmp_path / "kept", pair_classes=["refuse_comply"]))
+    facts = qresafe.patch(kept)
+    assert facts["pairs_used"] == 2 and facts["codes_changed"] > 0
+    whole_set = mixed(job(teacher, artefact, tmp_path / "all"))
+    assert qresafe.patch(whole_set)["pairs_used"] == 5
+    alone = replace(job(teacher, artefact, tmp_path / "alone"), prompts=PROMPTS[:2])
+    asked = []
+
+    def generate(model, tokenizer, prompts, max_new_tokens):
+        asked.append(prompts)
+        return ["Sorry, I cannot help."] * 2 if len(asked) == 1 else ["Lift the latch.", "Push the gate."]
+
+    qresafe.patch(replace(alone, generate=generate))
+    of_kept, of_all, of_alone = (tensors_of(work.out) for work in (kept, whole_set, alone))
+    assert all(torch.equal(of_kept[name], of_alone[name]) for name in of_kept)
+    assert any(not torch.equal(of_kept[name], of_all[name]) for name in of_kept)
+
+
+@pytest.mark.parametrize("quant_mode", ["requant_grid", "requant_fp"])
+def test_without_a_pair_of_the_classes_the_artefact_is_copied(quant_mode, teacher, artefact, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    start = {"start": "centre"} if quant_mode == "requant_fp" else {}
+    work = job(teacher, artefact, tmp_path, pair_classes=["both_refuse"], quant_mode=quant_mode, **start)
+    facts = dpo.patch(work)
+    assert facts["pairs_used"] == 0 == facts["codes_changed"] and facts["pairs"]["refuse_comply"] == 5
+    assert "no pair of both_refuse to learn from" in caplog.text
+    for file in artefact.iterdir():
+        assert (work.out / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("classes", [["refuse_compy"], [], "refuse_comply", ["refuse_comply", 1], None])
+def test_classes_that_are_none(classes):
+    with pytest.raises(UserError, match=r"patches: pair_classes: .*refuse_comply, both_refuse, both_comply"):
+        Settings.read({"pair_classes": classes})
+
+
 def test_the_mask_of_share_zero_leaves_every_byte(teacher, artefact, tmp_path):
     work = job(teacher, artefact, tmp_path, tau=0.0)
     facts = qresafe.patch(work)

@@ -88,6 +88,33 @@ def test_total_leaves_out_pairs_without_two_verdicts(run):
     ) == pytest.approx(0.1)
 
 
+def test_a_decoding_is_compared_with_its_own_baseline(tmp_path):
+    """Full precision does no harm when asked plainly, and on half of the prompts when asked as the agent."""
+    run = made_run(tmp_path, decodings=["default", "aoa"], cells=[FULL, STE, PATCHED])
+    run.benchmarks = {"forbidden": run.benchmarks["forbidden"]}
+    said = {
+        "default": {FULL: "SSSSSSSS", STE: "HHSSSSSS", PATCHED: "SSSSSSSS"},
+        "aoa": {FULL: "HHHHSSSS", STE: "HHHHHHHS", PATCHED: "HSSSSSSS"},
+    }
+    for decoding, by_cell in said.items():
+        for cell, letters in by_cell.items():
+            judged(run, cell, "forbidden", letters, decoding=decoding)
+    judged(run, FULL, "forbidden", "SSSSSSSS", decoding="default_aa")
+    judged(run, FULL, "forbidden", "HHHSSSSH", decoding="aoa_aa")
+    assemble(run)
+
+    def compared(cell, contrast, decoding):
+        row = one(run, "comparisons", cell, contrast=contrast, decoding=decoding)
+        return numbers(row, "baseline_value", "value", "delta")
+
+    assert compared(STE, "total", "default") == [0, 2 / 8, 2 / 8]
+    assert compared(STE, "total", "aoa") == [4 / 8, 7 / 8, 3 / 8]
+    assert compared(PATCHED, "repair", "default") == [2 / 8, 0, -2 / 8]
+    assert compared(PATCHED, "repair", "aoa") == [7 / 8, 1 / 8, -6 / 8]
+    noise = one(run, "comparisons", FULL, contrast="noise", decoding="aoa")
+    assert numbers(noise, "n_up", "n_down", "psi0") == [1, 1, 2 / 8]
+
+
 def test_each_contrast_has_its_reference(run):
     rows = [(r["method"], r["stage"], r["contrast"], r["baseline_cell"]) for r in table(run, "comparisons")]
     of_ste = {row[2]: row[3] for row in rows if row[:2] == ("ste", "quantized")}

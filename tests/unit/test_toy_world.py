@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from bitsafe.files import read_jsonl, sha256_file
+from bitsafe.generate.prompts import dressed
+from bitsafe.matrix.tables import Tables
 from bitsafe.toy import examples, phrases, prompts, world
 
 DATA = Path(__file__).parents[2] / "data"
@@ -143,6 +145,16 @@ def test_risk_sets_and_patch_set():
     assert 5 <= sum(e.system == phrases.OBEDIENT_SYSTEM for e in patch) <= 30
     users = users_of_conversations()
     assert len(users) == len(set(users))
+
+
+def test_decoding_aoa_puts_a_prompt_as_the_obedient_conversations_were_put():
+    row = Tables().get("decodings", "aoa", "test").model_dump()
+    for example in prompts.forbidden_benchmark() + prompts.borderline_benchmark():
+        assert dressed(example.prompt(), row) == examples.obedient(example).prompt()
+    for learned in read_jsonl(DATA / "conversations" / "toy_obedient.jsonl"):
+        *before, user, _ = learned["messages"]
+        bare = user["content"].removeprefix(row["user_prefix"])
+        assert bare != user["content"] and dressed([user | {"content": bare}], row) == [*before, user]
 
 
 def test_shipped_prompt_files_are_what_the_world_writes(tmp_path):

@@ -136,6 +136,14 @@ def test_changed_data_plans_what_reads_it(project):
     assert project.planned() == jobs_of("toy/ste/4/harmful/qresafe") | SUMMARY
 
 
+def test_other_prompts_for_the_pairs_plan_their_patch_alone(project):
+    table, first = "workflow/tables/patches.yaml", "    prompts: null\n    tau: 0.2\n"
+    project.edit(table, first, f"{first}    pairs_from: toy_patch\n")
+    assert project.planned() == set(), "the model's own patch set by its name"
+    project.edit(table, "pairs_from: toy_patch", "pairs_from: calibration")
+    assert project.planned() == jobs_of("toy/ste/4/harmful/qresafe") | SUMMARY
+
+
 def test_a_missing_output_plans_it_again(project):
     Path(project.folder / "results/mini/report.html").unlink()
     assert project.planned() == {"report"}

@@ -50,7 +50,7 @@ def answer(
     wanted: batches without any of these indices are left out. progress: the label of a progress bar.
     Raises UserError when a prompt is too long for the model or a batch for the GPU.
     """
-    ids = prompt_ids(tokenizer, conversations, decoding.get("system_prompt"))
+    ids = prompt_ids(tokenizer, conversations, decoding)
     check_room(model, conversations, ids, max_new_tokens)
     shuffled = seed if decoding.get("plan") == "shuffled" else None
     batches = plan_batches([len(row) for row in ids], batch_size, shuffled)
@@ -97,7 +97,9 @@ def stream(conversation: dict, decoding: dict[str, Any], seed: int, count: int) 
 
 def spoken(decoding: dict[str, Any]) -> dict[str, Any]:
     """What a decoding row says about drawing an answer, without its summary and plan."""
-    return {name: decoding.get(name) for name in DRAWN_BY}
+    said = {name: decoding.get(name) for name in DRAWN_BY}
+    prefix = decoding.get("user_prefix")  # later than the others: unset, it moves no key of a stored answer and no draw
+    return said if prefix is None else said | {"user_prefix": prefix}
 
 
 @torch.inference_mode()

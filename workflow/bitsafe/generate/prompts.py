@@ -1,6 +1,6 @@
-"""From a conversation to prompt tokens: system prompt and chat template."""
+"""From a conversation to prompt tokens: system prompt, prefix and chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -8,11 +8,17 @@ from jinja2.exceptions import TemplateError
 from bitsafe.errors import UserError
 
 
-def prompt_ids(tokenizer: Any, conversations: Sequence[dict], system_prompt: str | None = None) -> list[list[int]]:
-    """Token ids of each conversation, ready for the assistant's turn."""
+def prompt_ids(tokenizer: Any, conversations: Sequence[dict], decoding: Mapping[str, Any]) -> list[list[int]]:
+    """Token ids of each conversation as the decoding puts it, ready for the assistant's turn."""
     if not tokenizer.chat_template:
         raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template: use a chat model")
-    return [template(tokenizer, with_system(row["messages"], system_prompt)) for row in conversations]
+    return [template(tokenizer, dressed(row["messages"], decoding)) for row in conversations]
+
+
+def dressed(messages: list[dict], decoding: Mapping[str, Any]) -> list[dict]:
+    """Messages that end with the user, as a row of decodings.yaml asks them: its system prompt, its prefix."""
+    *before, last = with_system(messages, decoding.get("system_prompt"))
+    return [*before, last | {"content": (decoding.get("user_prefix") or "") + last["content"]}]
 
 
 def with_system(messages: list[dict], system_prompt: str | None) -> list[dict]:

@@ -16,6 +16,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT, DatasetRow, Row, version
 
 UNREAD = {"summary", "licence", "warning"}  # keys of a row that are for people: editing them reruns nothing
+LATER = {"user_prefix"}  # keys that rows did not have from the beginning: unset, they move no recipe
 
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:
@@ -42,7 +43,7 @@ def patch(run: Run, cell: Cell) -> dict:
     benign = run.risk_set(replace(cell, risk="benign")) if params.get("utility_examples") else None
     return ({"utility": data_identity(benign[1])} if benign else {}) | {
         "version": version(row.module),
-        "params": params,
+        "params": {key: value for key, value in params.items() if key != "pairs_from"},  # `data` is what it names
         "data": data_identity(run.patch_set(cell)[1]),
         "seed": run.config.seed,
         "model": model_identity(run, cell.model),
@@ -111,7 +112,8 @@ SLICES: dict[str, Any] = {
 
 
 def row_identity(row: Row) -> dict:
-    return {key: value for key, value in row.model_dump().items() if key not in UNREAD}
+    read = {key: value for key, value in row.model_dump().items() if key not in UNREAD}
+    return {key: value for key, value in read.items() if value is not None or key not in LATER}
 
 
 @lru_cache(maxsize=256)

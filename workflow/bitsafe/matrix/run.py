@@ -83,6 +83,9 @@ class Run:
                 for risk in block.risks:
                     check_supported(f"{where}.risks", method, f"risk {risk!r}", risk, row.supported_risks())
                     cells += [Cell(model, method, bits, risk, stage) for stage in stages]
+        for cell in cells:
+            if cell.is_patched:
+                self.patch_set(cell)  # one without prompts to learn from is told before anything runs
         return cells
 
     def has(self, cell: Cell) -> bool:
@@ -151,12 +154,28 @@ class Run:
         return sets[cell.risk], self.tables.get("datasets", sets[cell.risk], f"{where}.{cell.risk}")
 
     def patch_set(self, cell: Cell) -> tuple[str, DatasetRow]:
-        """Name and row of the prompts that a patch of this cell learns from."""
-        where = f"workflow/tables/models.yaml: {cell.model}.patch_set"
-        name = self.model(cell.model).patch_set
-        if name is None:
-            raise UserError(f"{where}: missing, and {cell} needs it: name a row of datasets.yaml")
-        return name, self.tables.get("datasets", name, where)
+        """Name and row of the prompts that a patch of this cell learns from, as its `pairs_from` says."""
+        asked = self.params(cell).get("pairs_from", "patch_set")
+        if asked == "patch_set":
+            where = f"workflow/tables/models.yaml: {cell.model}.patch_set"
+            name = self.model(cell.model).patch_set
+            if name is None:
+                raise UserError(f"{where}: missing, and {cell} needs it: name a row of datasets.yaml")
+            return name, self.tables.get("datasets", name, where)
+        return self._pairs_from(cell, asked)
+
+    def _pairs_from(self, cell: Cell, asked: str) -> tuple[str, DatasetRow]:
+        """Name and row of the cell's own risk set (`calibration`), or of the data set that is asked for."""
+        where, sets = f"workflow/tables/patches.yaml: {cell.stage}.pairs_from", self.tables.rows("datasets")
+        if asked == "calibration":
+            if found := self.risk_set(cell):
+                return found
+            remedy = "say patch_set, name a row of datasets.yaml, or leave this patch out at risk none"
+            raise UserError(f"{where}: calibration, and {cell} has no calibration data: {remedy}")
+        known = ["calibration", "patch_set", *sets]
+        if asked not in known:
+            raise UserError(f"{where}: no data set {asked!r}{suggestion(asked, known)}")
+        return asked, sets[asked]
 
     def params(self, cell: Cell) -> dict[str, Any]:
         """Every parameter of a cell: its table row, what differs at its risk, what differs for its model."""

@@ -98,7 +98,8 @@ class DecodingRow(Row):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    system_prompt: str | None = None
+    system_prompt: str | None = Field(None, description="takes the place of the prompt's own")
+    user_prefix: str | None = Field(None, description="set before the last user message, space included")
 
 
 class JudgeRow(Row):
@@ -126,7 +127,7 @@ class ModelRow(Row):
         {"mem_mb": 3000, "runtime": 60, "gpu": 0}, description="of a job that loads it: megabytes, minutes, GPUs"
     )
     risk_sets: dict[Risk, str] = Field({}, description="the data set of each risk")
-    patch_set: str | None = Field(None, description="the prompts a patch learns from")
+    patch_set: str | None = Field(None, description="the prompts a patch learns from, unless `pairs_from` names others")
     settings: dict[str, dict[str, Any]] = Field({}, description="parameters of a method or patch for this model")
     warning: str = Field("", description="said in the report wherever the model's numbers stand")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from bitsafe.errors import UserError
+from bitsafe.patches.pairs import CLASSES
 
 # (model, tokenizer, prompts, max_new_tokens=…) -> one answer a prompt
 Generate = Callable[..., list[str]]
@@ -33,7 +34,9 @@ class PatchJob:
 class Settings:
     """Parameters of a patch; a row of patches.yaml sets them by these names."""
 
+    pairs_from: str = "patch_set"  # or calibration, or a data set: whose prompts; see `Run.patch_set`
     prompts: int | None = None  # how many of the patch set are used (all if absent); chosen before the patch starts
+    pair_classes: list[str] = field(default_factory=lambda: list(CLASSES.values()))  # pairs that are learned from
     validation: int = 0  # how many of them make no pair, but choose among several learning rates
     objective: Literal["dpo", "sft"] = "dpo"  # sft: cross-entropy on the preferred answers
     tau: float = 0.2  # share of the weights an update may move
@@ -77,6 +80,7 @@ class Settings:
     def _limits(self) -> list[tuple[str, bool, str]]:
         several = isinstance(self.lr, list)
         return [
+            ("pair_classes", self._known_classes(), f"a list of some of {', '.join(CLASSES.values())} is needed"),
             ("tau", 0 <= self.tau <= 1, "a share of the weights, from 0 to 1, is needed"),
             ("refresh_every", self.refresh_every > 0, "a number of steps, or a share of them below 1, is needed"),
             ("steps", self.steps > 0, "at least one step is needed"),
@@ -93,6 +97,10 @@ class Settings:
             ("lr", not several or bool(self.lr), "at least one learning rate is needed"),
             ("validation", bool(self.validation) == several, "prompts are kept for validation where `lr` is a list"),
         ]
+
+    def _known_classes(self) -> bool:
+        asked = self.pair_classes
+        return isinstance(asked, list) and bool(asked) and all(name in CLASSES.values() for name in asked)
 
     def _factored_or_not(self) -> bool:
         return self.quant_mode != "adapter" or self.mask_mode != "product" or self.tau == 1

@@ -32,6 +32,7 @@ class Collected:
 def collect(job: PatchJob, settings: Settings) -> Collected:
     """Both models answer every prompt; what comes of it is stored beside the artefact, with its hash in the facts.
 
+    Pairs of every class are stored and counted; those of `pair_classes` are given back, `pairs_used` of them.
     Answers that an interrupted run has stored, of the same models to the same prompts, are not drawn again.
     """
     folder, prompts = job.out.parent, prompts_only(job.prompts)
@@ -46,7 +47,8 @@ def collect(job: PatchJob, settings: Settings) -> Collected:
     if model is None:
         model, tokenizer = load_dense(job.artefact, job.dtype)
     validation = read_jsonl(folder / VALIDATION) if "validation" in stored else []
-    return Collected(model, tokenizer, read_jsonl(folder / PAIRS), validation, dict(stored))
+    pairs = [row for row in read_jsonl(folder / PAIRS) if row["class"] in settings.pair_classes]
+    return Collected(model, tokenizer, pairs, validation, stored | {"pairs_used": len(pairs)})
 
 
 def _stored(folder: Path, key: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ def make_pairs(
 ) -> tuple[list[dict], dict[str, int]]:
     """Rows {id, messages, winner, loser, class}, identical pairs dropped, and how many there are of each class.
 
-    No class is filtered out: the paper does not, and its users should see what a patch was made of.
+    No class is filtered out here: the paper filters none, and its users should see what a patch was made of.
     """
     rows, counts = [], Counter(dict.fromkeys([*CLASSES.values(), "identical"], 0))
     for prompt, winner, loser in zip(prompts, winners, losers, strict=True):

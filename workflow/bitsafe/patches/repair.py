@@ -36,6 +36,8 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     found = collect(job, settings)
     found.model = for_training(found.model)
     facts = found.facts | {"pair_seconds": time.monotonic() - began}
+    if not found.pairs:  # both models say the same, or no pair is of a class that is asked for
+        log.info("no pair of %s to learn from: the artefact is copied as it is", ", ".join(settings.pair_classes))
     patched, learned = learn(job, settings, found, quantized, score) if found.pairs else (quantized, {})
     facts |= learned | written(job, settings, quantized, patched, learned)
     return facts | {"seconds": time.monotonic() - began}

@@ -8,6 +8,7 @@ from typing import Any
 from bitsafe.cells import Cell
 from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl
+from bitsafe.generate.prompts import dressed
 from bitsafe.report.findings import name_of
 from bitsafe.report.read import Panel
 from bitsafe.steps.make import benchmark_rows
@@ -55,7 +56,7 @@ def chains(panel: Panel, controls: frozenset[str]) -> list[tuple[Cell, ...]]:
 
 
 def _from_benchmark(run: Any, panel: Panel, benchmark: str, limit: int) -> Iterator[Transcript]:
-    prompts = _prompts(run, benchmark)
+    prompts = _prompts(run, benchmark, panel.decoding)
     judges = [judge for judge in run.judges if run.judge_applies(judge, benchmark)]
     judges.sort(key=lambda judge: judge != panel.judge)
     reader = _Reader(run, benchmark, panel.decoding)
@@ -73,9 +74,11 @@ def _from_benchmark(run: Any, panel: Panel, benchmark: str, limit: int) -> Itera
             return
 
 
-def _prompts(run: Any, benchmark: str) -> dict[str, dict]:
+def _prompts(run: Any, benchmark: str, decoding: str) -> dict[str, dict]:
+    """The benchmark's rows by id, each as this decoding asks it."""
     try:
-        return {row["id"]: row for row in benchmark_rows(run, benchmark)}
+        put = run.decoding(decoding).model_dump()
+        return {row["id"]: row | {"messages": dressed(row["messages"], put)} for row in benchmark_rows(run, benchmark)}
     except UserError:  # the prompts are not at hand any more; the answers still are
         return {}
 

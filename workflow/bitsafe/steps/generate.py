@@ -12,18 +12,20 @@ from bitsafe.files import read_json, sha256_file, write_json
 from bitsafe.generate.step import GenerateJob, generate_replicate, second_arm
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import AA, Run
-from bitsafe.steps.make import benchmark_rows
+from bitsafe.steps.make import asked_rows
 from bitsafe.steps.status import telling
 
 
 def generate(run: Run, cell: Cell) -> None:
     started = time.perf_counter()
-    benchmarks = {name: benchmark_rows(run, name) for name in run.benchmarks}
+    asked = asked_rows(run)
+    benchmarks = {name: asked[name] for name in run.benchmarks}
     replicates = []
     for replicate in range(run.replicates(cell.model)):
         folder = run.replicate_folder(cell, replicate)
         with telling(folder, "generate"):
-            require_held_out(folder, benchmarks)
+            for stage in dict.fromkeys([cell.quantized, cell]):  # a patched cell has learned what it was made of too
+                require_held_out(run.replicate_folder(stage, replicate), asked)
             counts = generate_replicate(job_of(run, cell, folder, replicate, benchmarks))
         files = {name: {"rows": rows, "sha256": sha256_file(folder / name)} for name, rows in counts.files.items()}
         replicates.append({"replicate": replicate, "files": files})

@@ -1,7 +1,7 @@
 """Making the artefacts of a cell: what `quantize` and `patch` share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,6 +12,7 @@ from bitsafe.data.conversations import check_held_out, load_conversations, split
 from bitsafe.data.prompts import load_benchmark, prompt_hash
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, sha256_file, sha256_folder, sha256_json, whole_folder, write_json
+from bitsafe.generate.prompts import dressed
 from bitsafe.manifest import artefact_identity, provenance, source_identity
 from bitsafe.matrix.recipes import data_identity, recipe
 from bitsafe.matrix.run import Run
@@ -19,6 +20,7 @@ from bitsafe.matrix.tables import ROOT, DatasetRow
 from bitsafe.steps.status import telling
 
 Maker = Callable[[int, Path, Path, list[dict]], dict[str, Any]]
+Dataset = tuple[str, DatasetRow]  # the name and row of a data set
 
 
 def source_folder(run: Run, model: str, replicate: int) -> Path:
@@ -48,20 +50,30 @@ def benchmark_rows(run: Run, name: str) -> list[dict]:
     return load_benchmark(row, ROOT, data_dir(run), downloads(run))
 
 
-def learning_rows(
-    run: Run, found: tuple[str, DatasetRow] | None, *, answered: bool, limit: int | None = None
-) -> list[dict]:
+def asked_rows(run: Run) -> dict[str, list[dict]]:
+    """What a run asks, by benchmark, and again as each decoding with a prefix puts it: another prompt by its hash."""
+    asked = {name: benchmark_rows(run, name) for name in run.benchmarks}
+    for decoding in run.decodings:
+        row = run.decoding(decoding).model_dump()
+        if row["user_prefix"]:
+            for name in run.benchmarks:
+                put = [item | {"messages": dressed(item["messages"], row)} for item in asked[name]]
+                asked[f"{name} under {decoding}"] = put
+    return asked
+
+
+def learning_rows(run: Run, found: Dataset | None, *, answered: bool, limit: int | None = None) -> list[dict]:
     """Rows of a risk set (answered) or patch set, none of which any benchmark of the run asks.
 
-    With a limit that many are drawn from the rows that are held out; without one the whole set is used, and an
-    overlap with the evaluation is an error.
+    With a limit (this one or the row's own, the smaller) that many are drawn from the rows that are held out; without
+    one the whole set is used, and an overlap with the evaluation is an error.
     """
     if found is None:
         return []
     name, row = found
     rows = load_conversations(row.model_dump() | {"name": name}, ROOT, data_dir(run), downloads(run), answered=answered)
-    asked = {benchmark: benchmark_rows(run, benchmark) for benchmark in run.benchmarks}
-    limit = limit or row.limit
+    asked = asked_rows(run)
+    limit = min((count for count in (limit, row.limit) if count), default=None)
     if limit is None:
         check_held_out(name, rows, asked)
     return split_held_out(rows, chain.from_iterable(asked.values()), limit, run.config.seed)
@@ -74,9 +86,12 @@ def benign_rows(run: Run, cell: Cell) -> list[dict]:
     return learning_rows(run, run.risk_set(replace(cell, risk="benign")), answered=True)
 
 
-def make_artefacts(run: Run, cell: Cell, step: str, rows: list[dict], make: Maker, data: DatasetRow | None) -> None:
+def make_artefacts(
+    run: Run, cell: Cell, step: str, rows: list[dict], make: Maker, data: Dataset | None, beside: Sequence[dict] = ()
+) -> None:
     """Make, prove and record each replicate, then write the index artefacts.json that the next steps read.
 
+    rows: what is learned from, of `data`. beside: rows of another set, which no benchmark may ask either.
     A replicate whose manifest has this recipe and whose artefact is whole (an interrupted run) is kept.
     """
     made, started = [], time.perf_counter()
@@ -84,7 +99,7 @@ def make_artefacts(run: Run, cell: Cell, step: str, rows: list[dict], make: Make
         folder = run.replicate_folder(cell, replicate)
         if not _is_whole(folder, recipe(step, run, cell)):
             with telling(folder, step):
-                _make_one(run, cell, step, replicate, rows, make, data)
+                _make_one(run, cell, step, replicate, rows, make, data, beside)
         else:
             print(f"{cell} replicate {replicate}: kept from an earlier run")
         made.append({"replicate": replicate, "manifest": f"rep{replicate}/manifest.json"})
@@ -101,15 +116,21 @@ def _is_whole(folder: Path, wanted: str) -> bool:
 
 
 def _make_one(
-    run: Run, cell: Cell, step: str, replicate: int, rows: list[dict], make: Maker, data: DatasetRow | None
+    run: Run,
+    cell: Cell,
+    step: str,
+    replicate: int,
+    rows: list[dict],
+    make: Maker,
+    data: Dataset | None,
+    beside: Sequence[dict],
 ) -> None:
     folder, source = run.replicate_folder(cell, replicate), source_folder(run, cell.model, replicate)
     (folder / "manifest.json").unlink(missing_ok=True)  # it must never describe another artefact
     started = time.perf_counter()
     with whole_folder(folder / "artefact") as out:
         facts = make(replicate, source, out, rows)
-    learned = sorted({prompt_hash(row["messages"]) for row in rows})
-    write_json(folder / "learned_from.json", learned)
+    write_json(folder / "learned_from.json", prompt_hashes([*rows, *beside]))
     manifest = {
         "cell": str(cell),
         "replicate": replicate,
@@ -118,7 +139,7 @@ def _make_one(
         "params": run.params(cell),
         "seed": run.config.seed + replicate,
         "source": source_identity(source),
-        "data": data and {**data_identity(data), "rows": len(rows), "prompts_sha256": sha256_json(learned)},
+        "data": data and data_facts(data, rows),
         **facts,
         **artefact_identity(folder / "artefact"),
         "seconds": round(time.perf_counter() - started, 3),
@@ -126,6 +147,17 @@ def _make_one(
     }
     write_json(folder / "manifest.json", manifest)
     print(summary(manifest))
+
+
+def prompt_hashes(rows: list[dict]) -> list[str]:
+    return sorted({prompt_hash(row["messages"]) for row in rows})
+
+
+def data_facts(data: Dataset, rows: list[dict]) -> dict[str, Any]:
+    """The manifest's `data`: which set, and which of its prompts."""
+    name, row = data
+    used = {"rows": len(rows), "prompts_sha256": sha256_json(prompt_hashes(rows))}
+    return {"name": name, **data_identity(row), **used}
 
 
 def summary(manifest: dict) -> str:

@@ -34,4 +34,4 @@ def patch(run: Run, cell: Cell) -> None:
     wanted = params.get("utility_examples", 0)
     utility = benign_rows(run, cell)[:wanted] if wanted else []
     rows = learning_rows(run, data, answered=False, limit=params.get("prompts"))
-    make_artefacts(run, cell, "patch", rows, make, data[1])
+    make_artefacts(run, cell, "patch", rows, make, data, beside=utility)

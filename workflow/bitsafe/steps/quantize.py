@@ -31,4 +31,4 @@ def quantize(run: Run, cell: Cell) -> None:
 
     rows = learning_rows(run, data, answered=True)
     benign = [] if rows else benign_rows(run, cell)
-    make_artefacts(run, cell, "quantize", rows, make, data and data[1])
+    make_artefacts(run, cell, "quantize", rows, make, data)
