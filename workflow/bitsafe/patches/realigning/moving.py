@@ -1,0 +1,63 @@
+"""What moves of a quantized layer while its block is realigned: its codes, or an adapter beside them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
+
+from bitsafe.artefacts.layers import Layer, moved
+from bitsafe.patches.realigning.settings import RealignSettings
+from bitsafe.patches.training.latent import cells, start_weights
+from bitsafe.patches.training.position import Factored, Free
+from bitsafe.patches.training.rounding import ROUNDINGS
+
+
+class Moving(nn.Module):
+    """Stands for the weight of a linear layer: what the artefact would hold of the layer, adapter included.
+
+    Before the first step that is the quantized weight itself. `units` are one step's length at learning rate 1.
+    """
+
+    def __init__(self, layer: Layer, settings: RealignSettings, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layer, self.rounding = layer, ROUNDINGS[settings.quant_mode](layer)
+        if settings.quant_mode == "adapter":
+            self.position = Factored(layer.weight(), settings.rank, settings.alpha, generator)
+            self.units = torch.tensor(1.0)
+        else:
+            self.position = Free(start_weights(layer, "uniform", generator))
+            low, high = cells(layer.grid, layer.codes)
+            self.units = high - low
+
+    def forward(self, original: Tensor) -> Tensor:
+        """The weight now, [out, in], with a gradient to what moves; `original` only says in which dtype."""
+        weight = self.rounding.weight(self.position())
+        own = self.layer.adapter
+        return (weight if own is None else weight + own.delta()).to(original.dtype)
+
+    def exported(self) -> Layer:
+        """The layer to write, on the CPU."""
+        everything = torch.ones(self.layer.shape, dtype=torch.bool, device=self.units.device)
+        return moved(self.rounding.exported(self.position, everything), "cpu")
+
+
+@contextmanager
+def moving(
+    linears: dict[str, nn.Linear], layers: dict[str, Layer], settings: RealignSettings, generator: torch.Generator
+) -> Iterator[dict[str, Moving]]:
+    """Let the weights of `linears` move within the block; afterwards each computes with what is exported of it.
+
+    The modules stay, and with them the hooks by which a method rounds activations.
+    """
+    made = {}
+    for name, linear in linears.items():
+        made[name] = Moving(moved(layers[name], linear.weight.device), settings, generator)
+        register_parametrization(linear, "weight", made[name])
+    try:
+        yield made
+    finally:
+        for name, linear in linears.items():
+            remove_parametrizations(linear, "weight", leave_parametrized=False)
+            linear.weight.data.copy_(made[name].exported().dense())
