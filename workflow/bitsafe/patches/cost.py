@@ -22,7 +22,7 @@ class Watch:
     """Time and memory since it was made."""
 
     def __init__(self) -> None:
-        self.began, self.held_mb = time.monotonic(), None
+        self.began, self.cpu_began, self.held_mb = time.monotonic(), time.process_time(), None
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if _CLEAR.exists():
@@ -30,13 +30,16 @@ class Watch:
             self.held_mb = _status_mb("VmRSS")
 
     def facts(self) -> dict[str, float]:
-        """seconds; peak_memory_mb, the most that the process has held since (Python, torch and the libraries included);
+        """What was taken since.
+
+        seconds by the clock; cpu_seconds of all threads, which other work on the machine hardly lengthens;
+        peak_memory_mb, the most that the process has held (Python, torch and the libraries included);
         added_memory_mb, how much more that is than it held at first; and of a GPU peak_gpu_mb, the most allocated.
 
         A system that cannot reset its mark (not Linux) tells the peak since the process began, and nothing of what was
         added. A replicate after the first finds memory that the one before it has left to the allocator: it adds less.
         """
-        found = {"seconds": time.monotonic() - self.began}
+        found = {"seconds": time.monotonic() - self.began, "cpu_seconds": time.process_time() - self.cpu_began}
         if self.held_mb is None:
             unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
             found["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
@@ -79,7 +82,7 @@ class Counting(TorchDispatchMode):
 
 
 class Flops:
-    """FLOPs of work that repeats: the first of each kind is counted, the others are taken in proportion to their tokens.
+    """FLOPs of work that repeats: the first of a kind is counted, the others are taken in proportion to their tokens.
 
     To count them all would slow a small model down. Attention grows faster than the tokens of a sequence: on the toy,
     with answers of unlike lengths, the proportion is 1 % off the full count of 30 steps.
