@@ -16,6 +16,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")
 from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS, Cell
 from bitsafe.matrix.recipes import recipe
+from bitsafe.report.patched.sweeps import swept
 
 
 configfile: "config.yaml"
@@ -39,14 +40,16 @@ wildcard_constraints:
 localrules:
     all,
     score,
+    tabulate,
     plot,
     report,
 
 
 rule all:
-    """Everything: scores, figures and the report."""
+    """Everything: scores, tables, figures and the report."""
     input:
         f"{OUT}/score.json",
+        f"{OUT}/tables/patches.csv",
         f"{OUT}/figures/asr_by_risk.csv",
         f"{OUT}/report.html",
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-SUMMARY = {"score", "plot", "report"}
+SUMMARY = {"score", "tabulate", "plot", "report"}
 
 
 def jobs_of(cell: str, judges: tuple[str, ...] = ("keyword", "reference")) -> set[str]:

@@ -79,12 +79,13 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
     step(commands, "generate", "answer the benchmarks with one cell", "cell")
     step(commands, "judge", "judge the answers of one cell with one judge", "cell", "judge")
     step(commands, "score", "score every cell, with intervals and paired contrasts")
+    step(commands, "tabulate", "write the tables of patches, what they did beside what they cost")
     step(commands, "plot", "plot the figures")
     step(commands, "report", "write report.html")
 
 
 STEPS = {name: f"bitsafe.steps.{name}:{name}" for name in ("fetch_model", "quantize", "patch", "generate", "judge")}
-STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "plot", "report")}
+STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report")}
 
 
 def step(commands: argparse._SubParsersAction, name: str, summary: str, *nouns: str) -> None:

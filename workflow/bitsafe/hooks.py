@@ -93,9 +93,9 @@ def salvage(run: Run) -> None:
 
     The index of the tables is left out, so that the next run makes the missing cells and then all of this anew.
     """
-    from bitsafe.steps.summarise import plot, report, write_tables
+    from bitsafe.steps.summarise import plot, report, tabulate, write_tables
 
-    for step in (write_tables, plot, report):
+    for step in (write_tables, tabulate, plot, report):
         try:
             step(run)
         except (UserError, CellError, OSError) as error:

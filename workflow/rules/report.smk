@@ -7,7 +7,9 @@ REQUIRED INPUTS:
 OUTPUTS, below <results>/<run>/:
     score.json                                index: the CSV files with their hashes
     cells.csv, scores.csv, scores_by_replicate.csv, scores_by_category.csv, utility.csv, comparisons.csv, agreement.csv
+    tables/patches.{csv,md}                   each patch: what it gave back, what it spoiled and what it took
     figures/asr_by_risk.{pdf,png,csv}         the figure and the data it shows
+    figures/ablation_<setting>.{pdf,png,csv}  the same for each setting in which patches of the run differ alone
     report.html                               one self-contained page
 """
 
@@ -34,12 +36,36 @@ rule score:
         "python -m bitsafe score {params.run} 2>&1 | tee {log}"
 
 
+rule tabulate:
+    """Tabulating what each patch did beside what it cost."""
+    input:
+        f"{OUT}/score.json",
+    output:
+        f"{OUT}/tables/patches.csv",
+        f"{OUT}/tables/patches.md",
+    log:
+        f"{OUT}/logs/tabulate.log",
+    benchmark:
+        f"{OUT}/timings/tabulate.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        run=lambda wc: OUT,
+        recipe=recipe("tabulate", RUN),
+    shell:
+        "python -m bitsafe tabulate {params.run} 2>&1 | tee {log}"
+
+
 rule plot:
     """Plotting the figures."""
     input:
         f"{OUT}/score.json",
     output:
         f"{OUT}/figures/asr_by_risk.csv",
+        [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
     log:
         f"{OUT}/logs/plot.log",
     benchmark:
@@ -60,6 +86,7 @@ rule report:
     """Writing the page that people read."""
     input:
         f"{OUT}/score.json",
+        f"{OUT}/tables/patches.csv",
         f"{OUT}/figures/asr_by_risk.csv",
     output:
         f"{OUT}/report.html",

@@ -87,8 +87,12 @@ def score(run: Run) -> dict:
     }
 
 
+def tabulate(run: Run) -> dict:
+    return {"version": version("bitsafe.report.patched.table")}
+
+
 def plot(run: Run) -> dict:
-    return {"version": version("bitsafe.report.figures")}
+    return {"version": [version("bitsafe.report.figures"), version("bitsafe.report.patched.drawing")]}
 
 
 def report(run: Run) -> dict:
@@ -106,6 +110,7 @@ SLICES: dict[str, Any] = {
     "generate": generate,
     "judge": judge,
     "score": score,
+    "tabulate": tabulate,
     "plot": plot,
     "report": report,
 }

@@ -7,17 +7,13 @@ kept ones included; what is kept of a weight that AWQ rescaled is the rescaled o
 """
 
 import logging
-import resource
-import sys
-import time
 from typing import Any
-
-import torch
 
 from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.kinds.mixed import MixedLinear, keep
 from bitsafe.artefacts.own_file import rewrite
 from bitsafe.patches.base import PatchJob
+from bitsafe.patches.cost import Watch
 from bitsafe.patches.keeping.importance import CRITERIA
 from bitsafe.patches.keeping.rounded import read_rounded
 from bitsafe.patches.keeping.settings import KeepSettings
@@ -30,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def patch(job: PatchJob) -> dict[str, Any]:
     """Write the cell again with a share τ of its weights in 16 bits; facts for the manifest."""
-    began = time.monotonic()
+    watch = Watch()
     settings, cell = KeepSettings.read(job.params), read_rounded(job)
     scores, facts = CRITERIA[settings.criterion](job, settings, cell)
     kept = critical_mask(scores, settings.tau, settings.mask_scope)
@@ -39,7 +35,7 @@ def patch(job: PatchJob) -> dict[str, Any]:
     rewrite(job.artefact, job.out, "mixed", layers)
     total = sum(layer.numel for layer in layers)
     facts |= {"tau": settings.tau, "kept": sum(int(mask.sum()) for mask in kept.values()) / total}
-    facts |= {"bits": spent(layers), "seconds": time.monotonic() - began, **peak_memory()}
+    facts = {"flops": 0.0} | facts | {"bits": spent(layers)} | watch.facts()
     log.info("%.2f %% of the weights stay in 16 bits: %s", 100 * facts["kept"], facts["bits"])
     return facts
 
@@ -53,12 +49,3 @@ def spent(layers: list[MixedLinear]) -> dict[str, float]:
         "index": sum(layer.index_bits for layer in layers),
     }
     return {name: bits / sum(layer.numel for layer in layers) for name, bits in parts.items()}
-
-
-def peak_memory() -> dict[str, float]:
-    """The most this process has held so far, in megabytes, and a GPU for it."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-    found = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
-    if torch.cuda.is_available():
-        found["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    return found

@@ -18,13 +18,13 @@ squared error against full precision's own activations takes the place of the li
 """
 
 import logging
-import time
 from typing import Any
 
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.load import load_dense
 from bitsafe.patches.base import PatchJob
 from bitsafe.patches.collect import Collected
+from bitsafe.patches.cost import Watch
 from bitsafe.patches.export import changes, export
 from bitsafe.patches.rates import agreement, best_rate
 from bitsafe.patches.realigning.blocks import Aim, realign
@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 
 def patch(job: PatchJob) -> dict[str, Any]:
     """Realign the cell block by block, write the artefact, and return facts for the manifest."""
-    began = time.monotonic()
-    settings = RealignSettings.read(job.params)
+    watch, settings = Watch(), RealignSettings.read(job.params)
     layers = patchable_layers(job, settings.quant_mode)
     found = label(job, settings)
     separators, facts = separate(job, found, settings)
@@ -51,7 +50,7 @@ def patch(job: PatchJob) -> dict[str, Any]:
     codes = settings.quant_mode == "requant_grid"
     facts |= found.facts | learned | (changes(layers, layers | after) if codes else {"codes_changed": 0.0})
     log.info("%.2f %% of the codes changed, %d blocks realigned", 100 * facts["codes_changed"], len(separators))
-    return facts | {"seconds": time.monotonic() - began}
+    return facts | watch.facts()
 
 
 def learn(

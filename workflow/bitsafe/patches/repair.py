@@ -17,6 +17,7 @@ from bitsafe.errors import UserError
 from bitsafe.files import sha256_folder, sha256_json
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.collect import Collected, collect
+from bitsafe.patches.cost import Flops, Watch
 from bitsafe.patches.export import Quantized, changes, export, export_error, leave
 from bitsafe.patches.rates import agreement, best_rate
 from bitsafe.patches.training.coding import CODINGS
@@ -31,16 +32,16 @@ log = logging.getLogger(__name__)
 def repair(job: PatchJob, score: Score) -> dict[str, Any]:
     """Patch the cell of `job` with masks taken from `score`, write the artefact, and return facts for the manifest."""
     settings = Settings.read(job.params)
-    began = time.monotonic()
+    watch = Watch()
     quantized = patchable_layers(job, settings.quant_mode)
     found = collect(job, settings)
     found.model = for_training(found.model)
-    facts = found.facts | {"pair_seconds": time.monotonic() - began}
+    facts = found.facts | {"pair_seconds": watch.facts()["seconds"], "flops": 0.0}
     if not found.pairs:  # both models say the same, or no pair is of a class that is asked for
         log.info("no pair of %s to learn from: the artefact is copied as it is", ", ".join(settings.pair_classes))
     patched, learned = learn(job, settings, found, quantized, score) if found.pairs else (quantized, {})
     facts |= learned | written(job, settings, quantized, patched, learned)
-    return facts | {"seconds": time.monotonic() - began}
+    return facts | watch.facts()
 
 
 def written(
@@ -67,23 +68,31 @@ def whole(_model: nn.Module, _layers: Layers, _examples: Examples) -> None:
 def learn(
     job: PatchJob, settings: Settings, found: Collected, quantized: Quantized, score: Score
 ) -> tuple[Quantized, dict[str, Any]]:
-    """Train at the learning rate, or at each of several; the layers to export and what happened."""
+    """Train at the learning rate, or at each of several; the layers to export and what happened.
+
+    `flops` are those of training and scoring at all rates; the answers that make pairs and choose a rate are not in it.
+    """
     pairs = [encode_pair(found.tokenizer, row, settings) for row in found.pairs]
     utility = [encode_answer(found.tokenizer, row, settings) for row in job.utility]
+    counted: list[Flops] = []
 
     def fit(rate: float) -> tuple[Quantized, dict[str, Any]]:
         layers = attach(found.model, quantized, settings, job.seed)
         key = sha256_json([job.params, rate, job.seed, found.facts["pairs_sha256"], sha256_folder(job.artefact)])
         saved = Saved(job.out.parent / "training.safetensors", key)
-        facts = train(Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility), saved)
+        trainer = Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility)
+        counted.append(trainer.flops)
+        facts = train(trainer, saved)
         total = sum(layer.touched.numel() for layer in layers.values())
         facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
         made = {name: layer.exported() if settings.exported else layer.unexported() for name, layer in layers.items()}
         return made, facts | {"export_error": export_error(layers, made)}
 
-    if not isinstance(settings.lr, list):
-        return fit(settings.lr)
-    return best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
+    if isinstance(settings.lr, list):
+        patched, facts = best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
+    else:
+        patched, facts = fit(settings.lr)
+    return patched, facts | {"flops": sum(each.total for each in counted)}
 
 
 def patchable_layers(job: PatchJob, quant_mode: str = "requant_grid") -> Quantized:

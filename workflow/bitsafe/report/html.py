@@ -13,12 +13,13 @@ from bitsafe.files import read_json, sha256_json, write_text
 from bitsafe.report import figures, views
 from bitsafe.report.findings import ALPHA
 from bitsafe.report.goals import goals
+from bitsafe.report.patched import sweeps, table
 from bitsafe.report.read import Panel, Results
 from bitsafe.report.text import clean, count, listed, one_line, percent, points
 from bitsafe.report.transcripts import choose
 from bitsafe.report.words import headline, verdict
 
-VERSION = 1  # bump when the page would say or show something else
+VERSION = 2  # bump when the page would say or show something else
 ASSETS = Path(__file__).with_name("assets")
 LONGEST_TEXT = 3000  # characters of one answer; the rest stays in the answer files
 TONE_WORDS = {"bad": "worse", "good": "repaired", "warn": "caution", "info": ""}
@@ -48,6 +49,9 @@ def render(run: Any, results: Results) -> str:
         scope=scope(run),
         warnings=[warning for model in run.config.models if (warning := run.model(model).warning)],
         views=[_view(run, results, panel) for panel in panels],
+        patches=patches(results),
+        patches_note=table.NOTE,
+        ablations=sweeps.swept(run),
         goals=[goal for panel in panels for goal in goals(panel)],
         matrix=views.matrix(results.cells),
         agreement=views.agreement_rows(results.agreement),
@@ -58,6 +62,15 @@ def render(run: Any, results: Results) -> str:
         tone_words=TONE_WORDS,
         goal_tones=GOAL_TONES,
     )
+
+
+def patches(results: Results) -> list[views.View]:
+    """The table of patches, one a panel that has some."""
+    return [
+        {"title": views.title_of(panel), "judge": panel.judge, **table.view(table.panel_rows(results, panel))}
+        for panel in results.leading
+        if panel.patched
+    ]
 
 
 @cache

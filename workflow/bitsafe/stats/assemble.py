@@ -17,7 +17,7 @@ from bitsafe.stats.scores import category_rows, replicate_rows, score_row, utili
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
 from bitsafe.stats.verdicts import ASR, OVER_REFUSAL, Metric, Names, Verdicts, metrics_of, read_verdicts
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass

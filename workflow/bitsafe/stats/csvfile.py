@@ -20,8 +20,10 @@ SCORES_EXTRA = (
     "baseline_cell delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters unusable_share resolvable "
     "limits_hold asr_corrected_reason reason"
 )
+TAKEN = "patch_seconds cpu_seconds pair_seconds flops peak_memory_mb added_memory_mb peak_gpu_mb"
+COST = f"{TAKEN} n_preferences codes_changed"  # of a patch; states.cost says what each is
 COLUMNS = {
-    "cells": f"{CELL} replicates state reason effective_bits stored_bits bytes seconds params",
+    "cells": f"{CELL} replicates state reason effective_bits stored_bits bytes seconds {COST} params",
     "scores": f"{SCORES} {SCORES_EXTRA}",
     "scores_by_replicate": f"{SCORES} replicate {SCORES_EXTRA}",
     "scores_by_category": f"{SCORES} category {SCORES_EXTRA}",

@@ -1,4 +1,4 @@
-"""What became of each cell: done, failed or not run, with its reason; its bits, bytes and seconds."""
+"""What became of each cell: done, failed or not run, with its reason; its bits, bytes, seconds, and a patch's cost."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NOT_RUN = "not run"
 MEASURES = ("effective_bits", "stored_bits", "bytes", "seconds")
+MEANS = ("cpu_seconds", "pair_seconds", "flops", "codes_changed")
+PEAKS = ("peak_memory_mb", "added_memory_mb", "peak_gpu_mb")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,22 @@ def measures(run: "Run", cell: Cell) -> dict[str, float | None]:
     return {name: float(np.mean(numbers)) if numbers else None for name, numbers in values.items()}
 
 
+def cost(run: "Run", cell: Cell) -> dict[str, float | None]:
+    """What a patch took, by its manifests: times, FLOPs and pairs as means over the replicates, memory as the largest.
+
+    `patch_seconds` is the patch step alone, from the first question to the written artefact; `seconds` of the cell adds
+    its proof. `flops` are of scoring and training, not of the answers that make pairs. Memory: bitsafe.patches.cost.
+    """
+    if not cell.is_patched:
+        return {}
+    facts = [manifest.get("facts", {}) for manifest in manifests(run, cell)]
+    taken = {name: [each[name] for each in facts if each.get(name) is not None] for name in (*MEANS, *PEAKS, "seconds")}
+    pairs = [sum(each["pairs"].values()) - each["pairs"].get("identical", 0) for each in facts if "pairs" in each]
+    means = {name: taken[name] for name in MEANS} | {"patch_seconds": taken["seconds"], "n_preferences": pairs}
+    found = {name: float(np.mean(values)) if values else None for name, values in means.items()}
+    return found | {name: max(taken[name], default=None) for name in PEAKS}
+
+
 def cell_state(run: "Run", cell: Cell, blanks: list[str]) -> State:
     """`blanks`: what of the cell was not measured, and why."""
     if reason := failure(run, cell):
@@ -95,6 +113,6 @@ def cell_row(run: "Run", cell: Cell, blanks: list[str]) -> dict[str, Any]:
         "replicates": run.replicates(cell.model),
         "state": state.name,
         "reason": state.reason,
-        **(measures(run, cell) if state.name != "failed" else {}),
+        **(measures(run, cell) | cost(run, cell) if state.name != "failed" else {}),
         "params": run.params(cell),
     }

@@ -1,4 +1,4 @@
-"""score, plot, report: from the verdicts of all cells to tables, figures and the page."""
+"""score, tabulate, plot, report: from the verdicts of all cells to tables, figures and the page."""
 
 from bitsafe.files import sha256_file, write_json
 from bitsafe.matrix.recipes import recipe
@@ -21,10 +21,18 @@ def write_tables(run: Run) -> None:
     assemble(run)
 
 
+def tabulate(run: Run) -> None:
+    from bitsafe.report.patched.table import write_patches
+
+    write_patches(run)
+
+
 def plot(run: Run) -> None:
     from bitsafe.report.figures import write_figures
+    from bitsafe.report.patched.drawing import write_ablations
 
     write_figures(run)
+    write_ablations(run)
 
 
 def report(run: Run) -> None:

@@ -15,6 +15,7 @@ from bitsafe.errors import UserError
 from bitsafe.files import sha256_file, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob
+from bitsafe.patches.cost import Counting
 from bitsafe.patches.keeping.rounded import Rounded
 from bitsafe.patches.keeping.settings import KeepSettings
 from bitsafe.patches.repair import for_training
@@ -38,8 +39,10 @@ def by_refusals(job: PatchJob, settings: KeepSettings, cell: Rounded) -> Importa
     answered = time.monotonic()
     model = for_training(model).requires_grad_(False)
     layers = {name: model.get_submodule(name) for name in cell.layers}
-    scores = score_weights(model, layers, sequences, settings.batch_size)
+    with Counting() as counted:
+        scores = score_weights(model, layers, sequences, settings.batch_size)
     facts |= {"answer_seconds": answered - began, "score_seconds": time.monotonic() - answered}
+    facts["flops"] = float(counted.flops)
     del model, layers
     gc.collect()  # the model's memory is needed for the layers that are written
     return {name: score.cpu() for name, score in scores.items()}, facts

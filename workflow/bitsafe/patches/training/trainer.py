@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from bitsafe.errors import CellError
 from bitsafe.patches.base import Settings
+from bitsafe.patches.cost import Flops, padded_tokens
 from bitsafe.patches.maths import dpo_loss, map_mask, masked_update
 from bitsafe.patches.training.latent import LatentLinear, unpatched
 from bitsafe.patches.training.rules import RULES
@@ -60,6 +61,7 @@ class Trainer:
     reference: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     refreshes: int = 0
     snip_seconds: float = 0.0
+    flops: Flops = field(default_factory=Flops)  # of scoring, the reference and the steps
 
     def __post_init__(self) -> None:
         self.rule = RULES[self.settings.optimizer]()
@@ -93,7 +95,7 @@ class Trainer:
         for i, logprobs in self.reference.items():
             tensors[f"reference.{i}"] = torch.stack(logprobs)
         counts = {"losses": self.losses, "refreshes": self.refreshes, "snip_seconds": self.snip_seconds}
-        return tensors, {"rule": numbers, **counts}
+        return tensors, {"rule": numbers, "flops": self.flops.total, **counts}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """The reverse of `state`."""
@@ -104,7 +106,7 @@ class Trainer:
             layer.position.restore(own)
         self.reference = {int(i): tuple(pair) for i, pair in under("reference.", tensors).items()}
         self.losses, self.refreshes = list(numbers["losses"]), numbers["refreshes"]
-        self.snip_seconds = numbers["snip_seconds"]
+        self.snip_seconds, self.flops.total = numbers["snip_seconds"], numbers["flops"]
         log.info("taken up after step %d", len(self.losses))
 
     @torch.no_grad()
@@ -113,7 +115,9 @@ class Trainer:
         logprobs = torch.zeros(len(sequences))
         with unpatched(self.layers.values()):
             for batch in by_length(sequences, 2 * self.settings.batch_size):
-                logprobs[batch] = answer_logprobs(self.model, [sequences[i] for i in batch]).cpu()
+                asked = [sequences[i] for i in batch]
+                with self.flops.of("reference", padded_tokens(asked)):
+                    logprobs[batch] = answer_logprobs(self.model, asked).cpu()
         return {i: (logprobs[2 * k], logprobs[2 * k + 1]) for k, i in enumerate(drawn)}
 
     def _refresh(self) -> None:
@@ -121,7 +125,8 @@ class Trainer:
         began = time.monotonic()
         answers = [getattr(pair, self.settings.snip_target) for pair in self.pairs][: self.settings.snip_examples]
         utility = self.utility[: self.settings.utility_examples]
-        scores = self.score(self.model, self.layers, Examples(answers, utility, self.settings.batch_size))
+        with self.flops.of("scores", 1):  # every refresh scores the same answers
+            scores = self.score(self.model, self.layers, Examples(answers, utility, self.settings.batch_size))
         how = self.settings
         scores = {name: self.layers[name].coded(score) for name, score in scores.items()} if scores else None
         masks = map_mask(scores, how.tau, how.mask_scope, how.mask_mode) if scores else {}
@@ -133,21 +138,27 @@ class Trainer:
     def _step(self, step: int, batch: list[int]) -> float:
         for name, part in self.parts:
             self.layers[name].position.trained[part].requires_grad_(True)
-        loss = self._loss(batch)
-        if not torch.isfinite(loss):
-            ids = ", ".join(self.pairs[i].id for i in batch)
-            raise CellError(f"patch: loss is {loss.item()} at step {step + 1} (lr {self.settings.lr}, batch {ids})")
-        loss.backward()
+        with self.flops.of("step", padded_tokens(self._sequences(batch))):
+            loss = self._loss(batch)
+            if not torch.isfinite(loss):
+                ids = ", ".join(self.pairs[i].id for i in batch)
+                raise CellError(f"patch: loss is {loss.item()} at step {step + 1} (lr {self.settings.lr}, batch {ids})")
+            loss.backward()
         self._update()
         return loss.item()
 
-    def _loss(self, batch: list[int]) -> Tensor:
+    def _sequences(self, batch: list[int]) -> list[Sequence]:
+        """What a step computes on: the preferred answers, then for DPO the others."""
         pairs = [self.pairs[i] for i in batch]
+        return [p.winner for p in pairs] + ([p.loser for p in pairs] if self.settings.objective == "dpo" else [])
+
+    def _loss(self, batch: list[int]) -> Tensor:
+        sequences = self._sequences(batch)
+        logprobs = answer_logprobs(self.model, sequences)
         if self.settings.objective == "sft":
-            return sft_loss(answer_logprobs(self.model, [p.winner for p in pairs]), [p.winner for p in pairs])
-        logprobs = answer_logprobs(self.model, [p.winner for p in pairs] + [p.loser for p in pairs])
+            return sft_loss(logprobs, sequences)
         reference = torch.tensor([self.reference[i] for i in batch]).to(logprobs.device)
-        winner, loser = logprobs.split(len(pairs))
+        winner, loser = logprobs.split(len(batch))
         return dpo_loss(winner, loser, reference[:, 0], reference[:, 1], self.settings.beta).mean()
 
     @torch.no_grad()
