@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from bitsafe.stats.csvfile import shown
 if TYPE_CHECKING:
     from bitsafe.matrix.run import Run
 
-DEFAULTS = {field.name: field.default for field in fields(Settings)}
+DEFAULTS = asdict(Settings())
 PUBLISHED = {"tau": ("bitsafe.patches.qresafe", ROOT / "data" / "published" / "qresafe_table05.csv")}
 MEASURED = ("asr", "asr_low", "asr_high", "asr_min", "asr_max")
 BESIDE = ("value", "low", "high", "baseline_value", "delta", "delta_low", "delta_high")
