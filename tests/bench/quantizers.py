@@ -16,7 +16,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from bitsafe.artefacts.compressed import weight_args
+from bitsafe.artefacts.formats.compressed import weight_args
 from bitsafe.artefacts.grids import affine_grid
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
 from bitsafe.artefacts.load import load_model, load_tokenizer

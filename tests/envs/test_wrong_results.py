@@ -56,7 +56,7 @@ def quip(source, out, conversations, bits):
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform import QuIPModifier
 
-    from bitsafe.artefacts.compressed import weight_args
+    from bitsafe.artefacts.formats.compressed import weight_args
 
     model, tokenizer = load_model(source, "float32"), load_tokenizer(source)
     scheme = {"group_0": QuantizationScheme(targets=["Linear"], weights=weight_args(bits, 64, False)).model_dump()}

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from bitsafe.artefacts import artefact as artefacts
 from bitsafe.artefacts.additive import AdditiveLinear, decode, decode_gradient
-from bitsafe.artefacts.aqlm_file import code_dtype, signed, unsigned, write_aqlm
 from bitsafe.artefacts.check import logit_error, prove
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors, write_tensors
+from bitsafe.artefacts.formats.aqlm import code_dtype, signed, unsigned, write_aqlm
 from bitsafe.artefacts.load import load_dense
 from bitsafe.artefacts.sizes import effective_bits
 from bitsafe.errors import CellError, UserError

@@ -15,8 +15,8 @@ from bitsafe.artefacts.checkpoint import (
     write_config,
     write_tensors,
 )
+from bitsafe.artefacts.formats.words import pack_words, unpack_words
 from bitsafe.artefacts.grids import affine_grid
-from bitsafe.artefacts.words import pack_words, unpack_words
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, sha256_folder
 from bitsafe.matrix import environments

@@ -9,9 +9,9 @@ import torch
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.check import prove
 from bitsafe.artefacts.checkpoint import read_tensors, write_tensors
+from bitsafe.artefacts.formats.words import pack_flags, unpack_flags
 from bitsafe.artefacts.kinds import lattice as kind
 from bitsafe.artefacts.load import load_dense
-from bitsafe.artefacts.words import pack_flags, unpack_flags
 from bitsafe.errors import CellError, UserError
 from bitsafe.quantizers import quip_sharp
 from bitsafe.quantizers.base import QuantizeJob

@@ -13,16 +13,16 @@ from safetensors.torch import save_file
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.check import logit_error, prove
 from bitsafe.artefacts.checkpoint import copy_side_files, decoder_linears, read_tensors, write_tensors
+from bitsafe.artefacts.formats.own import write_own
 from bitsafe.artefacts.grids import AffineGrid, TableGrid, affine_grid
 from bitsafe.artefacts.kinds.lattice import LatticeLinear
 from bitsafe.artefacts.kinds.mixed import MixedLinear, keep, restored, settings_of, stored
 from bitsafe.artefacts.kinds.outliers import OutlierLinear
+from bitsafe.artefacts.kinds.sparse import index_of, mask_of
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.load import load_dense
-from bitsafe.artefacts.own_file import write_own
 from bitsafe.artefacts.rescaling import FILE, Rescaling, read_rescaling, rescalings
 from bitsafe.artefacts.sizes import effective_bits
-from bitsafe.artefacts.sparse import index_of, mask_of
 from bitsafe.config import Config, read_config
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder

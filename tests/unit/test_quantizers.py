@@ -186,7 +186,7 @@ def test_gptq_in_bfloat16_recovers_its_codes_at_8_bits(tiny_llama, tmp_path, con
     """llm-compressor hands back weights, not codes: at 8 bits in bfloat16 they are just close enough."""
     from compressed_tensors.quantization.lifecycle.forward import dequantize
 
-    from bitsafe.artefacts.compressed import weight_args
+    from bitsafe.artefacts.formats.compressed import weight_args
 
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     grid = affine_grid(weight, 8, 64, dtype=torch.bfloat16)

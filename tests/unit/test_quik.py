@@ -77,7 +77,7 @@ def test_a_naive_reference_gives_the_same_codes(bits, count):
 def test_llm_compressor_rounds_the_same_without_outliers_and_clipping(bits):
     from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
 
-    from bitsafe.artefacts.compressed import weight_args
+    from bitsafe.artefacts.formats.compressed import weight_args
 
     weight, gram, _ = problem()
     layer = fit_layer("x", weight, gram, bits, {"outliers": 0.0, "clip_search": 0, "activations": False})

@@ -34,12 +34,12 @@ class Format(StrEnum):
 
 # read(folder, tensors) -> layers by name; with_codes(layer, codes) -> the stored tensors that change with the codes
 READERS = {
-    Format.COMPRESSED: "bitsafe.artefacts.compressed",
-    Format.BITSANDBYTES: "bitsafe.artefacts.bnb_file",
-    Format.AQLM: "bitsafe.artefacts.aqlm_file",
-    Format.GPTQ: "bitsafe.artefacts.gptq_file",
-    Format.AWQ: "bitsafe.artefacts.awq_file",
-    Format.BITSAFE: "bitsafe.artefacts.own_file",
+    Format.COMPRESSED: "bitsafe.artefacts.formats.compressed",
+    Format.BITSANDBYTES: "bitsafe.artefacts.formats.bitsandbytes",
+    Format.AQLM: "bitsafe.artefacts.formats.aqlm",
+    Format.GPTQ: "bitsafe.artefacts.formats.gptq",
+    Format.AWQ: "bitsafe.artefacts.formats.awq",
+    Format.BITSAFE: "bitsafe.artefacts.formats.own",
 }
 
 

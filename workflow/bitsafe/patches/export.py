@@ -8,9 +8,9 @@ import torch
 
 from bitsafe.artefacts.artefact import with_adapters, with_codes, with_grids
 from bitsafe.artefacts.checkpoint import replace_tensors
+from bitsafe.artefacts.formats.own import rewrite
 from bitsafe.artefacts.kinds.trained import TrainedLinear
 from bitsafe.artefacts.layers import Layer
-from bitsafe.artefacts.own_file import rewrite
 from bitsafe.patches.training.latent import LatentLinear
 
 Quantized = dict[str, Layer]

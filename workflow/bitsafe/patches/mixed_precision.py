@@ -10,8 +10,8 @@ import logging
 from typing import Any
 
 from bitsafe.artefacts.checkpoint import storage_dtype
+from bitsafe.artefacts.formats.own import rewrite
 from bitsafe.artefacts.kinds.mixed import MixedLinear, keep
-from bitsafe.artefacts.own_file import rewrite
 from bitsafe.patches.base import PatchJob
 from bitsafe.patches.cost import Watch
 from bitsafe.patches.keeping.importance import CRITERIA

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from bitsafe.artefacts.additive import AdditiveLinear
-from bitsafe.artefacts.aqlm_file import write_aqlm
 from bitsafe.artefacts.checkpoint import storage_dtype
+from bitsafe.artefacts.formats.aqlm import write_aqlm
 from bitsafe.artefacts.load import load_tokenizer
 from bitsafe.data.chat import encode_all
 from bitsafe.quantizers.additive.fit import FitSettings, fit

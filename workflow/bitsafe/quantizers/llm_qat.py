@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from bitsafe.artefacts.activations import Activations, Rule, attach_rules, write_activations
 from bitsafe.artefacts.checkpoint import storage_dtype
-from bitsafe.artefacts.compressed import write_compressed
+from bitsafe.artefacts.formats.compressed import write_compressed
 from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import encode_all
 from bitsafe.generate.device import place

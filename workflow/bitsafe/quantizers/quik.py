@@ -18,9 +18,9 @@ from torch import Tensor
 
 from bitsafe.artefacts.activations import Activations, Rule, write_activations
 from bitsafe.artefacts.checkpoint import storage_dtype
+from bitsafe.artefacts.formats.own import write_own
 from bitsafe.artefacts.grids import AffineGrid, affine_grid
 from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
-from bitsafe.artefacts.own_file import write_own
 from bitsafe.quantizers.base import QuantizeJob, require_bits, require_params, require_value
 from bitsafe.quantizers.shared.blocks import Block, Statistics, walk
 from bitsafe.quantizers.shared.calibration import prepare

@@ -10,8 +10,8 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from bitsafe.artefacts.formats.own import write_own
 from bitsafe.artefacts.kinds.lattice import LatticeLinear
-from bitsafe.artefacts.own_file import write_own
 from bitsafe.errors import UserError
 from bitsafe.quantizers.base import QuantizeJob, linears, require_bits, require_params
 from bitsafe.quantizers.lattice.codec import BITS, DIMENSION, decode, encode, unit_scale

@@ -1,7 +1,7 @@
 """Round to nearest: every weight to the nearest level of its group's min-max grid. No data."""
 
 from bitsafe.artefacts.checkpoint import storage_dtype
-from bitsafe.artefacts.compressed import write_compressed
+from bitsafe.artefacts.formats.compressed import write_compressed
 from bitsafe.artefacts.grids import affine_grid
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.quantizers.base import QuantizeJob, linears, require_bits, require_groups, require_params, source_tensors

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bitsafe.artefacts.checkpoint import storage_dtype
-from bitsafe.artefacts.compressed import write_compressed
+from bitsafe.artefacts.formats.compressed import write_compressed
 from bitsafe.artefacts.grids import affine_grid, straight_through
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.load import load_model, load_tokenizer

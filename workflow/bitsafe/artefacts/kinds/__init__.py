@@ -1,4 +1,4 @@
-"""Layers that only bitsafe's own layout can hold: one kind a module (bitsafe.artefacts.own_file)."""
+"""Layers that only bitsafe's own layout can hold: one kind a module (bitsafe.artefacts.formats.own)."""
 
 from importlib import import_module
 from typing import Any

@@ -9,9 +9,9 @@ from torch import Tensor
 from bitsafe.artefacts.kinds import kind_of
 from bitsafe.artefacts.kinds.mixed import base_settings
 from bitsafe.artefacts.kinds.outliers import OutlierLinear
+from bitsafe.artefacts.kinds.sparse import index_of, mask_of
 from bitsafe.artefacts.kinds.table import packed, unpacked
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
-from bitsafe.artefacts.sparse import index_of, mask_of
 
 PREFIX = "delta_"
 

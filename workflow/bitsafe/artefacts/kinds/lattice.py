@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from bitsafe.artefacts.formats.words import pack_flags, unpack_flags
 from bitsafe.artefacts.grids import bits_of
 from bitsafe.artefacts.layers import Layer
-from bitsafe.artefacts.words import pack_flags, unpack_flags
 from bitsafe.quantizers.lattice.codec import DIMENSION, bits_of_codes, decode
 from bitsafe.quantizers.lattice.hadamard import rotate_matrix_back
 

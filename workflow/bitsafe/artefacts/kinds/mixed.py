@@ -13,9 +13,9 @@ from torch import Tensor
 from bitsafe.artefacts.grids import TableGrid, bits_of
 from bitsafe.artefacts.kinds import kind_of
 from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
+from bitsafe.artefacts.kinds.sparse import index_of, mask_of
 from bitsafe.artefacts.kinds.table import packed, unpacked
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
-from bitsafe.artefacts.sparse import index_of, mask_of
 
 VALUES = "kept_values"
 

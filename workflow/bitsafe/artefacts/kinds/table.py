@@ -16,14 +16,14 @@ Unpack = Callable[[Tensor, int, tuple[int, int]], Tensor]
 
 def packed(codes: Tensor, bits: int) -> Tensor:
     """Unsigned codes [rows, columns] of 1 to 8 bits to int32 words."""
-    from bitsafe.artefacts.compressed import pack_codes
+    from bitsafe.artefacts.formats.compressed import pack_codes
 
     return pack_codes(codes, bits)
 
 
 def unpacked(words: Tensor, bits: int, shape: tuple[int, int]) -> Tensor:
     """The reverse of `packed`: uint8 [rows, columns]."""
-    from bitsafe.artefacts.compressed import unpack_codes
+    from bitsafe.artefacts.formats.compressed import unpack_codes
 
     return unpack_codes(words, bits, shape)
 

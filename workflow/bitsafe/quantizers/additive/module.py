@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bitsafe.artefacts.additive import AdditiveLinear, decode, decode_gradient
-from bitsafe.artefacts.aqlm_file import code_dtype
+from bitsafe.artefacts.formats.aqlm import code_dtype
 from bitsafe.quantizers.additive.fit import Fit
 
 

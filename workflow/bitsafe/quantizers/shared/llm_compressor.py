@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from bitsafe.artefacts.checkpoint import read_config, storage_dtype
-from bitsafe.artefacts.compressed import weight_args, write_compressed
+from bitsafe.artefacts.formats.compressed import weight_args, write_compressed
 from bitsafe.artefacts.grids import AffineGrid
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.artefacts.quiet import quiet

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors
+from bitsafe.artefacts.formats.own import write_own
 from bitsafe.artefacts.grids import TableGrid
 from bitsafe.artefacts.layers import QuantizedLinear
-from bitsafe.artefacts.own_file import write_own
 
 BLOCK = 64
 

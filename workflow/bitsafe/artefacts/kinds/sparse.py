@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bitsafe.artefacts.words import pack_flags, unpack_flags
+from bitsafe.artefacts.formats.words import pack_flags, unpack_flags
 
 COUNTS, COLUMNS, BITMAP = "kept_counts", "kept_columns", "kept_bitmap"
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bitsafe.artefacts.checkpoint import read_config
+from bitsafe.artefacts.formats.words import pack_words, unpack_words
 from bitsafe.artefacts.grids import AffineGrid
 from bitsafe.artefacts.layers import QuantizedLinear
-from bitsafe.artefacts.words import pack_words, unpack_words
 
 QUANT_METHOD = "awq"
 BITS = (8, 4, 3, 2)
