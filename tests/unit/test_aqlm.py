@@ -375,8 +375,21 @@ def test_broken_artefacts_are_told(tiny_llama, tmp_path):
         broken("codebooks", lambda t: t[:, :15])
     with pytest.raises(CellError, match=r"up_proj: codes .* do not belong together"):
         broken("scales", lambda t: t[1:])
-    with pytest.raises(ValueError, match="no such layer"):
-        artefacts.with_codes(tmp_path / "a", tmp_path / "b", {name: torch.zeros(256, 32, 2)})
+    codes = artefacts.read_layers(tmp_path / "a")[name].codes
+    with pytest.raises(ValueError, match="codes of another shape"):
+        artefacts.with_codes(tmp_path / "a", tmp_path / "b", {name: codes[1:]})
+    with pytest.raises(ValueError, match="codes outside 0 … 15"):
+        artefacts.with_codes(tmp_path / "a", tmp_path / "b", {name: codes.int() + 1})
+
+
+def test_other_codes_are_all_that_changes(tiny_llama, tmp_path):
+    write_random(tiny_llama, tmp_path / "a", "1x8g4")
+    name = "model.layers.0.mlp.up_proj"
+    codes = artefacts.read_layers(tmp_path / "a")[name].codes
+    artefacts.with_codes(tmp_path / "a", tmp_path / "b", {name: 255 - codes})
+    before, after = read_tensors(tmp_path / "a"), read_tensors(tmp_path / "b")
+    assert [key for key in before if not torch.equal(before[key], after[key])] == [f"{name}.codes"]
+    assert torch.equal(artefacts.read_layers(tmp_path / "b")[name].codes, 255 - codes)
 
 
 # --- the whole method ---

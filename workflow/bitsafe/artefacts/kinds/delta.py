@@ -7,23 +7,21 @@ import torch
 from torch import Tensor
 
 from bitsafe.artefacts.kinds import kind_of
-from bitsafe.artefacts.kinds.mixed import base_settings
-from bitsafe.artefacts.kinds.outliers import OutlierLinear
+from bitsafe.artefacts.kinds.over import OverBase, base_settings
 from bitsafe.artefacts.kinds.sparse import index_of, mask_of
 from bitsafe.artefacts.kinds.table import packed, unpacked
-from bitsafe.artefacts.layers import Layer, QuantizedLinear
+from bitsafe.artefacts.layers import QuantizedLinear
 
 PREFIX = "delta_"
 
 
 @dataclass(frozen=True)
-class DeltaLinear(Layer):
+class DeltaLinear(OverBase):
     """base: the cell's layer as it was. held: bool [out, in], the entries that have a summand. delta: the summands.
 
     Outside `held` delta is the code of zero, which is a level of every grid here; those codes are not stored.
     """
 
-    base: QuantizedLinear | OutlierLinear
     held: Tensor
     delta: QuantizedLinear
 
@@ -31,14 +29,6 @@ class DeltaLinear(Layer):
     def codes(self) -> Tensor:
         """Of the base."""
         return self.base.codes
-
-    @property
-    def bits(self) -> int:
-        return self.base.bits
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.base.shape
 
     @property
     def code_bits(self) -> float:
@@ -54,9 +44,6 @@ class DeltaLinear(Layer):
 
     def side(self) -> list[Tensor]:
         return [*self.base.side(), *self.delta.side()]
-
-    def outliers(self) -> Tensor | None:
-        return self.base.outliers()
 
     def fault(self) -> str | None:
         if tuple(self.delta.shape) != tuple(self.base.shape):

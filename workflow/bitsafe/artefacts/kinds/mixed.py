@@ -10,34 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitsafe.artefacts.grids import TableGrid, bits_of
+from bitsafe.artefacts.grids import bits_of
 from bitsafe.artefacts.kinds import kind_of
 from bitsafe.artefacts.kinds.outliers import OutlierLinear, rounded_columns
+from bitsafe.artefacts.kinds.over import OverBase, base_settings
 from bitsafe.artefacts.kinds.sparse import index_of, mask_of
 from bitsafe.artefacts.kinds.table import packed, unpacked
-from bitsafe.artefacts.layers import Layer, QuantizedLinear
+from bitsafe.artefacts.layers import QuantizedLinear
 
 VALUES = "kept_values"
 
 
 @dataclass(frozen=True)
-class MixedLinear(Layer):
+class MixedLinear(OverBase):
     """base: rounds the weights that are not kept; what its codes say of kept ones means nothing.
 
     kept: bool [out, in]. values: [kept], their weights row by row, in the dtype they are stored in.
     """
 
-    base: QuantizedLinear | OutlierLinear
     kept: Tensor
     values: Tensor
-
-    @property
-    def bits(self) -> int:
-        return self.base.bits
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.base.shape
 
     @property
     def code_bits(self) -> float:
@@ -64,9 +56,6 @@ class MixedLinear(Layer):
     def side(self) -> list[Tensor]:
         return [*self.base.side(), self.values]
 
-    def outliers(self) -> Tensor | None:
-        return self.base.outliers()
-
     def fault(self) -> str | None:
         if int(self.kept.sum()) != len(self.values):
             return f"{len(self.values)} weights for {int(self.kept.sum())} kept places"
@@ -89,15 +78,6 @@ def keep(base: QuantizedLinear | OutlierLinear, kept: Tensor, weight: Tensor, dt
 def settings_of(layer: MixedLinear) -> dict[str, Any]:
     """What an artefact's config says of such layers."""
     return base_settings(layer.base)
-
-
-def base_settings(base: QuantizedLinear | OutlierLinear) -> dict[str, Any]:
-    """The kind of a layer that another holds, and that kind's settings."""
-    if isinstance(base, OutlierLinear):
-        return {"base": "outliers", "base_settings": {"bits": base.bits}}
-    if isinstance(base.grid, TableGrid):
-        return {"base": "table", "base_settings": {"block_size": base.grid.block_size}}
-    return {"base": "affine", "base_settings": {"bits": base.bits}}
 
 
 def stored(layer: MixedLinear) -> dict[str, Tensor]:
