@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Watch:
         self.began, self.cpu_began, self.held_mb = time.monotonic(), time.process_time(), None
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        if _CLEAR.exists():
+        with suppress(OSError):  # not on Linux, or /proc is read-only
             _CLEAR.write_text(_RESET_PEAK)
             self.held_mb = _status_mb("VmRSS")
 
@@ -36,8 +36,8 @@ class Watch:
         peak_memory_mb, the most that the process has held (Python, torch and the libraries included);
         added_memory_mb, how much more that is than it held at first; and of a GPU peak_gpu_mb, the most allocated.
 
-        A system that cannot reset its mark (not Linux) tells the peak since the process began, and nothing of what was
-        added. A replicate after the first finds memory that the one before it has left to the allocator: it adds less.
+        Where the mark cannot be reset, the peak is that since the process began, and nothing tells what was added. A
+        replicate after the first finds memory that the one before it has left to the allocator: it adds less.
         """
         found = {"seconds": time.monotonic() - self.began, "cpu_seconds": time.process_time() - self.cpu_began}
         if self.held_mb is None:
