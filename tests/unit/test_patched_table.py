@@ -74,8 +74,8 @@ def test_texts_of_a_row():
     shown = dict(zip(made["headings"], made["rows"][0]["texts"], strict=True))
     assert made["rows"][0]["label"] == "ste 4-bit, risk III, after qresafe"
     assert shown == {
-        **{"ASR before": "50.0 %", "ASR after": "10.0 % [5.0, 20.0]", "replicates": "0.0 to 20.0"},
-        **{"change of ASR": "−40.0 [−50.0, −20.0]", "utility": "90.0 % (−5.0)", "effective bits": "4.31 → 5.50"},
+        **{"ASR, before → after": "50.0 → 10.0 % [5.0, 20.0]", "replicates": "0.0 to 20.0"},
+        **{"utility (change)": "90.0 % (−5.0)", "effective bits": "4.31 → 5.50"},
         **{"seconds": "12.3", "FLOPs": "2.50e+11"},
     }
 

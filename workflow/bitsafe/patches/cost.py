@@ -25,7 +25,7 @@ class Watch:
         self.began, self.cpu_began, self.held_mb = time.monotonic(), time.process_time(), None
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        with suppress(OSError):  # not Linux, or a container that does not let a process do it
+        with suppress(OSError):  # not on Linux, or /proc is read-only
             _CLEAR.write_text(_RESET_PEAK)
             self.held_mb = _status_mb("VmRSS")
 
@@ -36,8 +36,8 @@ class Watch:
         peak_memory_mb, the most that the process has held (Python, torch and the libraries included);
         added_memory_mb, how much more that is than it held at first; and of a GPU peak_gpu_mb, the most allocated.
 
-        A system that cannot reset its mark tells the peak since the process began, and nothing of what was
-        added. A replicate after the first finds memory that the one before it has left to the allocator: it adds less.
+        Where the mark cannot be reset, the peak is that since the process began, and nothing tells what was added. A
+        replicate after the first finds memory that the one before it has left to the allocator: it adds less.
         """
         found = {"seconds": time.monotonic() - self.began, "cpu_seconds": time.process_time() - self.cpu_began}
         if self.held_mb is None:
@@ -84,8 +84,8 @@ class Counting(TorchDispatchMode):
 class Flops:
     """FLOPs of work that repeats: the first of a kind is counted, the others are taken in proportion to their tokens.
 
-    To count them all would slow a small model down. Attention grows faster than the tokens of a sequence: on the toy,
-    with answers of unlike lengths, the proportion is 1 % off the full count of 30 steps.
+    To count them all would slow a small model down. Attention grows faster than the tokens of a sequence: with the
+    toy's unlike answers the proportion is up to 3 % off the full count of 30 steps.
     """
 
     def __init__(self) -> None:

@@ -76,21 +76,19 @@ def patches_csv(rows: Sequence[Row]) -> str:
 
 
 HEADINGS = {  # of the table for people, and how each is made of a row
-    "ASR before": lambda row: percent(row["asr_before"]),
-    "ASR after": lambda row: _with(percent(row["asr"]), interval(row["asr_low"], row["asr_high"])),
+    "ASR, before → after": lambda row: _asr(row),
     "replicates": lambda row: _range(row["asr_min"], row["asr_max"]),
-    "change of ASR": lambda row: _change(row, "asr"),
-    "over-refusal": lambda row: _beside(row, "over_refusal"),
-    "utility": lambda row: _beside(row, "utility"),
+    "over-refusal (change)": lambda row: _beside(row, "over_refusal"),
+    "utility (change)": lambda row: _beside(row, "utility"),
     "effective bits": lambda row: _arrow(row["effective_bits_before"], row["effective_bits"]),
     "pairs": lambda row: _number(row["n_preferences"], "{:.0f}"),
     "codes changed": lambda row: percent(row["codes_changed"], 2),
     "seconds": lambda row: _number(row["patch_seconds"], "{:.1f}"),
     "CPU seconds": lambda row: _number(row["cpu_seconds"], "{:.1f}"),
-    "peak memory": lambda row: _number(row["peak_memory_mb"], "{:,.0f} MB"),
-    "of which the patch": lambda row: _number(row["added_memory_mb"], "{:,.0f} MB"),
-    "peak GPU": lambda row: _number(row["peak_gpu_mb"], "{:,.0f} MB"),
     "FLOPs": lambda row: _number(row["flops"], "{:.2e}"),
+    "peak memory": lambda row: _number(row["peak_memory_mb"], "{:,.0f} MB"),
+    "added": lambda row: _number(row["added_memory_mb"], "{:,.0f} MB"),
+    "GPU": lambda row: _number(row["peak_gpu_mb"], "{:,.0f} MB"),
 }
 
 
@@ -126,10 +124,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 NOTE = (
-    "Changes are in points against the same cell before the patch. Brackets: intervals over the answers of all "
-    "replicates together, by item. Replicates: their range. Seconds: the patch step, pairs included, mean over the "
-    "replicates. Peak memory: the most that the process held meanwhile (libraries included), and how much more than "
-    "when it began; the largest of the replicates. FLOPs: matrix products of scoring and training, pairs not included."
+    "Changes are in points against the same cell before the patch; their intervals are in patches.csv. Brackets: "
+    "interval over the answers of all replicates together, by item. Replicates: the range of their ASR, in %. Seconds: "
+    "the patch step, pairs included, mean over the replicates. Peak memory: the most that the process held meanwhile "
+    "(libraries included); added: how much more than when it began; the largest of the replicates. FLOPs: matrix "
+    "products of scoring and training; the answers that make pairs are not included."
 )
 
 
@@ -141,22 +140,21 @@ def _escaped(text: str) -> str:
     return one_line(text, 500).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _with(text: str, more: str) -> str:
-    return f"{text} {more}".strip()
+def _asr(row: Row) -> str:
+    """`100.0 → 1.8 % [0.9, 11.4]`."""
+    if row["asr"] is None:
+        return NONE
+    before = "" if row["asr_before"] is None else f"{100 * row['asr_before']:.1f} → "
+    return f"{before}{percent(row['asr'])} {interval(row['asr_low'], row['asr_high'])}".strip()
 
 
 def _range(low: float | None, high: float | None) -> str:
     return NONE if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _change(row: Row, metric: str) -> str:
-    bounds = interval(row[f"{metric}_delta_low"], row[f"{metric}_delta_high"]).replace("-", "−")
-    return _with(points(row[f"{metric}_delta"]), bounds)
-
-
 def _beside(row: Row, metric: str) -> str:
-    """`4.2 % (+2.1 [0.3, 4.0])`."""
-    return NONE if row[metric] is None else f"{percent(row[metric])} ({_change(row, metric)})"
+    """`4.2 % (+2.1)`."""
+    return NONE if row[metric] is None else f"{percent(row[metric])} ({points(row[f'{metric}_delta'])})"
 
 
 def _arrow(before: float | None, after: float | None) -> str:
