@@ -30,7 +30,7 @@ from bitsafe.hooks import check
 from bitsafe.matrix.run import Run
 from bitsafe.patches import mixed_precision
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.maths import critical_mask
+from bitsafe.patches.shared.maths import critical_mask
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, encode
 from bitsafe.patches.training.snip import score_weights
 from bitsafe.quantizers import awq, full, gptq, llm_int8, nf4, quik, rtn

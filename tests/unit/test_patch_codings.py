@@ -13,7 +13,7 @@ from bitsafe.artefacts.kinds.delta import DeltaLinear
 from bitsafe.artefacts.kinds.outliers import OutlierLinear
 from bitsafe.artefacts.layers import QuantizedLinear
 from bitsafe.patches.base import Settings
-from bitsafe.patches.export import changes, export_error
+from bitsafe.patches.shared.export import changes, export_error
 from bitsafe.patches.training.coding import CODINGS, OnCodebooks, OnColumns, OnGrid
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.position import Free

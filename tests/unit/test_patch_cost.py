@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bitsafe.patches.base import Settings
-from bitsafe.patches.cost import Counting, Flops, Watch, padded_tokens
+from bitsafe.patches.shared.cost import Counting, Flops, Watch, padded_tokens
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import Sequence
 from bitsafe.patches.training.snip import score_weights
@@ -129,6 +129,6 @@ def test_time_and_memory_are_those_since_the_watch_began():
 
 
 def test_where_the_mark_cannot_be_reset_the_peak_of_the_process_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr("bitsafe.patches.cost._CLEAR", tmp_path)  # as a file that cannot be written
+    monkeypatch.setattr("bitsafe.patches.shared.cost._CLEAR", tmp_path)  # as a file that cannot be written
     facts = Watch().facts()
     assert facts["peak_memory_mb"] > 50 and "added_memory_mb" not in facts

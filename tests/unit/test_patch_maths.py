@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitsafe.patches.maths import Moments, adam_direction, critical_mask, dpo_loss, masked_update, snip_scores
+from bitsafe.patches.shared.maths import Moments, adam_direction, critical_mask, dpo_loss, masked_update, snip_scores
 
 
 def test_snip_keeps_the_absolute_value_inside_the_expectation():

@@ -12,8 +12,8 @@ from bitsafe.artefacts.grids import TableGrid, affine_grid
 from bitsafe.artefacts.layers import LowRank, QuantizedLinear, moved
 from bitsafe.artefacts.load import load_dense
 from bitsafe.patches.base import Settings
-from bitsafe.patches.export import export
-from bitsafe.patches.maths import critical_mask, dpo_loss, map_mask
+from bitsafe.patches.shared.export import export
+from bitsafe.patches.shared.maths import critical_mask, dpo_loss, map_mask
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.position import Factored, Free
 from bitsafe.patches.training.rounding import OnNewGrid, refitted

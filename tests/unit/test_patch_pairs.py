@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from bitsafe.patches.pairs import make_pairs
+from bitsafe.patches.shared.pairs import make_pairs
 from bitsafe.patches.training.sequences import encode, end_of_turn
 
 TOKENIZER = Path(__file__).parents[2] / "data" / "toy" / "organism0"

@@ -14,10 +14,10 @@ from bitsafe.errors import CellError, UserError
 from bitsafe.files import read_jsonl
 from bitsafe.patches import dpo, magnitude_mask, qresafe, random_mask, safety_minus_utility, sft
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.collect import collect
-from bitsafe.patches.export import export
-from bitsafe.patches.rates import best_rate
-from bitsafe.patches.repair import repair, whole
+from bitsafe.patches.shared.collect import collect
+from bitsafe.patches.shared.export import export
+from bitsafe.patches.shared.rates import best_rate
+from bitsafe.patches.shared.repair import repair, whole
 from bitsafe.patches.training.latent import attach
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob

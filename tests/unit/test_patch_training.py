@@ -11,9 +11,9 @@ from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 from bitsafe.errors import CellError, UserError
 from bitsafe.patches.base import Settings
 from bitsafe.patches.magnitude_mask import magnitude
-from bitsafe.patches.maths import critical_mask, root_mean_square
-from bitsafe.patches.repair import recomputing
 from bitsafe.patches.safety_minus_utility import difference
+from bitsafe.patches.shared.maths import critical_mask, root_mean_square
+from bitsafe.patches.shared.repair import recomputing
 from bitsafe.patches.training.coding import OnGrid, cells
 from bitsafe.patches.training.latent import LatentLinear, attach
 from bitsafe.patches.training.position import Free

@@ -241,7 +241,7 @@ def test_bad_parameters_are_refused_before_any_work(tiny_llama, tmp_path, conver
 
 def test_a_merged_artefact_is_not_patched(made):
     from bitsafe.patches.base import PatchJob
-    from bitsafe.patches.repair import patchable_layers
+    from bitsafe.patches.shared.repair import patchable_layers
 
     job = PatchJob(made["merged"][0], made["merged"][0], made["merged"][0], [], {}, 0, "float32", lambda: [])
     with pytest.raises(UserError, match="in full precision: leave it out"):

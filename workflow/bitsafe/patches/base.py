@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal
 
-from bitsafe.errors import UserError
-from bitsafe.patches.pairs import CLASSES
+from bitsafe.patches.shared.pairs import CLASSES
+from bitsafe.patches.shared.parameters import Parameters
 
 # (model, tokenizer, prompts, max_new_tokens=…) -> one answer a prompt
 Generate = Callable[..., list[str]]
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class PatchJob:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Parameters):
     """Parameters of a patch; a row of patches.yaml sets them by these names."""
 
     pairs_from: str = "patch_set"  # or calibration, or a data set: whose prompts; see `Run.patch_set`
@@ -68,16 +66,7 @@ class Settings:
     rounded: Literal["in_training", "at_export"] = "in_training"
     exported: bool = True  # False: the trained weights are written as they are, to see what export costs
 
-    @classmethod
-    def read(cls, params: dict[str, Any]) -> "Settings":
-        """The settings of a row; see `read_settings`. A value of no use is a UserError too."""
-        settings = read_settings(cls, params)
-        for name, holds, wanted in settings._limits():
-            if not holds:
-                raise UserError(f"patches: {name}: {getattr(settings, name)}: {wanted}")
-        return settings
-
-    def _limits(self) -> list[tuple[str, bool, str]]:
+    def limits(self) -> list[tuple[str, bool, str]]:
         several = isinstance(self.lr, list)
         return [
             ("pair_classes", self._known_classes(), f"a list of some of {', '.join(CLASSES.values())} is needed"),
@@ -116,20 +105,3 @@ class Settings:
         """Steps from one mask to the next."""
         share = self.refresh_every < 1
         return max(1, math.ceil(self.refresh_every * self.steps if share else self.refresh_every))
-
-
-def read_settings(cls: type[Kind], params: dict[str, Any]) -> Kind:
-    """A dataclass of settings; an unknown name or choice is a UserError that names the closest known one."""
-    known = {field.name for field in fields(cls)}
-    for name, value in params.items():
-        if name not in known:
-            raise UserError(f"patches: no parameter {name!r}{_closest(name, known)}")
-        choices = get_args(get_type_hints(cls)[name])
-        if choices and isinstance(choices[0], str) and value not in choices:
-            raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
-    return cls(**params)
-
-
-def _closest(name: str, known: set[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.repair import repair, whole
+from bitsafe.patches.shared.repair import repair, whole
 
 VERSION = 1
 

@@ -13,11 +13,11 @@ from bitsafe.artefacts.checkpoint import storage_dtype
 from bitsafe.artefacts.formats.own import rewrite
 from bitsafe.artefacts.kinds.mixed import MixedLinear, keep
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.cost import Watch
 from bitsafe.patches.keeping.importance import CRITERIA
 from bitsafe.patches.keeping.rounded import read_rounded
 from bitsafe.patches.keeping.settings import KeepSettings
-from bitsafe.patches.maths import critical_mask
+from bitsafe.patches.shared.cost import Watch
+from bitsafe.patches.shared.maths import critical_mask
 
 VERSION = 1
 

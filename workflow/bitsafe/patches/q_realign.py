@@ -23,16 +23,16 @@ from typing import Any
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.load import load_dense
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.collect import Collected
-from bitsafe.patches.cost import Watch
-from bitsafe.patches.export import changes, export
-from bitsafe.patches.rates import agreement, best_rate
 from bitsafe.patches.realigning.blocks import Aim, realign
 from bitsafe.patches.realigning.maths import Separator
 from bitsafe.patches.realigning.prompts import Labelled, batches, label
 from bitsafe.patches.realigning.separators import separate
 from bitsafe.patches.realigning.settings import RealignSettings
-from bitsafe.patches.repair import for_training, patchable_layers
+from bitsafe.patches.shared.collect import Collected
+from bitsafe.patches.shared.cost import Watch
+from bitsafe.patches.shared.export import changes, export
+from bitsafe.patches.shared.rates import agreement, best_rate
+from bitsafe.patches.shared.repair import for_training, patchable_layers
 
 VERSION = 1
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.repair import repair
+from bitsafe.patches.shared.repair import repair
 from bitsafe.patches.training.trainer import Examples, Layers
 
 VERSION = 1

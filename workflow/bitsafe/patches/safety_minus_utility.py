@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bitsafe.errors import UserError
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.repair import repair
+from bitsafe.patches.shared.repair import repair
 from bitsafe.patches.training.snip import score_weights
 from bitsafe.patches.training.trainer import Examples, Layers
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.repair import repair, whole
+from bitsafe.patches.shared.repair import repair, whole
 
 VERSION = 1
 

@@ -82,7 +82,7 @@ def cost(run: "Run", cell: Cell) -> dict[str, float | None]:
     """What a patch took, by its manifests: times, FLOPs and pairs as means over the replicates, memory as the largest.
 
     `patch_seconds` is the patch step alone, from the first question to the written artefact; `seconds` of the cell adds
-    its proof. `flops` are of scoring and training, not of the answers that make pairs. Memory: bitsafe.patches.cost.
+    its proof. `flops` are of scoring and training, not of the answers that make pairs. Memory: patches.shared.cost.
     """
     if not cell.is_patched:
         return {}

@@ -15,10 +15,10 @@ from bitsafe.errors import UserError
 from bitsafe.files import sha256_file, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.cost import Counting
 from bitsafe.patches.keeping.rounded import Rounded
 from bitsafe.patches.keeping.settings import KeepSettings
-from bitsafe.patches.repair import for_training
+from bitsafe.patches.shared.cost import Counting
+from bitsafe.patches.shared.repair import for_training
 from bitsafe.patches.training.sequences import encode
 from bitsafe.patches.training.snip import score_weights
 

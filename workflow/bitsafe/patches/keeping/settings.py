@@ -1,14 +1,13 @@
 """The parameters of `mixed_precision` and its controls."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from bitsafe.errors import UserError
-from bitsafe.patches.base import read_settings
+from bitsafe.patches.shared.parameters import Parameters
 
 
 @dataclass(frozen=True)
-class KeepSettings:
+class KeepSettings(Parameters):
     """Parameters of a row of patches.yaml, by these names."""
 
     prompts: int | None = None  # how many of the patch set are used (all if absent); chosen before the patch starts
@@ -20,10 +19,5 @@ class KeepSettings:
     batch_size: int = 8  # answers scored together; the scores do not depend on it
     max_new_tokens: int = 64  # length of the answers
 
-    @classmethod
-    def read(cls, params: dict[str, Any]) -> "KeepSettings":
-        """The settings of a row; a name, choice or share that cannot be is a UserError."""
-        made = read_settings(cls, params)
-        if not 0 <= made.tau <= 1:
-            raise UserError(f"patches: tau: {made.tau}: a share of the weights, from 0 to 1, is needed")
-        return made
+    def limits(self) -> list[tuple[str, bool, str]]:
+        return [("tau", 0 <= self.tau <= 1, "a share of the weights, from 0 to 1, is needed")]

@@ -12,9 +12,9 @@ from bitsafe.errors import UserError
 from bitsafe.generate.prompts import prompt_ids
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob
-from bitsafe.patches.collect import store, validation_rows
 from bitsafe.patches.realigning.maths import class_weights
 from bitsafe.patches.realigning.settings import RealignSettings
+from bitsafe.patches.shared.collect import store, validation_rows
 
 FILE = "labelled.jsonl"
 

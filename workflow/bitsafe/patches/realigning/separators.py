@@ -10,7 +10,7 @@ from bitsafe.patches.base import PatchJob
 from bitsafe.patches.realigning.maths import Separator, fit_separator
 from bitsafe.patches.realigning.prompts import Batch, Labelled, batches
 from bitsafe.patches.realigning.settings import RealignSettings
-from bitsafe.patches.repair import for_training
+from bitsafe.patches.shared.repair import for_training
 from bitsafe.quantizers.shared.blocks import walk
 
 

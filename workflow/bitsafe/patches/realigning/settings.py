@@ -1,14 +1,13 @@
 """The parameters of `q_realign`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from bitsafe.errors import UserError
-from bitsafe.patches.base import read_settings
+from bitsafe.patches.shared.parameters import Parameters
 
 
 @dataclass(frozen=True)
-class RealignSettings:
+class RealignSettings(Parameters):
     """Parameters of a row of patches.yaml, by these names."""
 
     prompts: int | None = None  # how many of the patch set are used (all if absent); chosen before the patch starts
@@ -29,16 +28,7 @@ class RealignSettings:
     rank: int = 8  # of the adapter
     alpha: float = 16  # its update is (alpha / rank) B A
 
-    @classmethod
-    def read(cls, params: dict[str, Any]) -> "RealignSettings":
-        """The settings of a row; a name, choice or number that cannot be is a UserError."""
-        made = read_settings(cls, params)
-        for name, holds, wanted in made._limits():
-            if not holds:
-                raise UserError(f"patches: {name}: {getattr(made, name)}: {wanted}")
-        return made
-
-    def _limits(self) -> list[tuple[str, bool, str]]:
+    def limits(self) -> list[tuple[str, bool, str]]:
         several = isinstance(self.lr, list)
         return [
             ("refused_share", 0 <= self.refused_share <= 1, "a share of the loss, from 0 to 1, is needed"),

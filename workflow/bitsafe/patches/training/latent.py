@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bitsafe.artefacts.kinds.trained import TrainedLinear
 from bitsafe.artefacts.layers import Layer, moved
 from bitsafe.patches.base import Settings
-from bitsafe.patches.maths import Mask
+from bitsafe.patches.shared.maths import Mask
 from bitsafe.patches.training.position import Factored, Free, Position
 from bitsafe.patches.training.rounding import Rounding, rounding_of
 

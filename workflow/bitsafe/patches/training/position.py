@@ -6,7 +6,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from bitsafe.patches.maths import Mask
+from bitsafe.patches.shared.maths import Mask
 from bitsafe.patches.training.state import into
 
 

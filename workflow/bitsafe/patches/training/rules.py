@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from bitsafe.patches.maths import Moments, adam_direction, root_mean_square
+from bitsafe.patches.shared.maths import Moments, adam_direction, root_mean_square
 from bitsafe.patches.training.state import named, under
 
 

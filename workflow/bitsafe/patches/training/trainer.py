@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from bitsafe.errors import CellError
 from bitsafe.patches.base import Settings
-from bitsafe.patches.cost import Flops, padded_tokens
-from bitsafe.patches.maths import dpo_loss, map_mask, masked_update
+from bitsafe.patches.shared.cost import Flops, padded_tokens
+from bitsafe.patches.shared.maths import dpo_loss, map_mask, masked_update
 from bitsafe.patches.training.latent import LatentLinear, unpatched
 from bitsafe.patches.training.rules import RULES
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length

@@ -12,7 +12,7 @@ from bitsafe.data.conversations import prompts_only
 from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder, sha256_json, write_json, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.pairs import make_pairs
+from bitsafe.patches.shared.pairs import make_pairs
 
 log = logging.getLogger(__name__)
 PAIRS, VALIDATION, ABOUT = "pairs.jsonl", "validation.jsonl", "pairs.about.json"

@@ -7,8 +7,8 @@ from typing import Any
 from bitsafe.errors import CellError
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.collect import Collected
-from bitsafe.patches.export import Quantized
+from bitsafe.patches.shared.collect import Collected
+from bitsafe.patches.shared.export import Quantized
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from bitsafe.artefacts.layers import Layer, QuantizedLinear
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_folder, sha256_json
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.collect import Collected, collect
-from bitsafe.patches.cost import Flops, Watch
-from bitsafe.patches.export import Quantized, changes, export, export_error, leave
-from bitsafe.patches.rates import agreement, best_rate
+from bitsafe.patches.shared.collect import Collected, collect
+from bitsafe.patches.shared.cost import Flops, Watch
+from bitsafe.patches.shared.export import Quantized, changes, export, export_error, leave
+from bitsafe.patches.shared.rates import agreement, best_rate
 from bitsafe.patches.training.coding import CODINGS
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import Sequence, encode
