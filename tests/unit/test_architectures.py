@@ -11,6 +11,8 @@ from bitsafe.artefacts.check import prove
 from bitsafe.artefacts.checkpoint import decoder_linears, read_tensors
 from bitsafe.artefacts.load import load_dense, load_model
 from bitsafe.errors import UserError
+from bitsafe.patches import qresafe
+from bitsafe.patches.base import PatchJob
 from bitsafe.quantizers import gptq, quip_sharp
 from bitsafe.quantizers.base import QuantizeJob
 
@@ -126,6 +128,28 @@ def test_other_methods_on_other_architectures(sources, tmp_path, conversations, 
     importlib.import_module(f"bitsafe.quantizers.{method}").quantize(job)
     proof = prove(tmp_path / "out", sources / model, {"logit_error": 0.8}, conversations, bits=bits)
     assert proof["quantized_layers"] == 14 and proof["weight_error"] < 0.3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_patch_on_other_architectures(sources, tmp_path, conversations, model):
+    """Q-resafe moves codes in every layer, writes what it trained, and leaves biases and norms as they are."""
+    cell, folder = make("rtn", sources / model, tmp_path / "cell", conversations), tmp_path / "patched"
+    folder.mkdir()
+    answers = iter([["Sorry, I cannot help."] * 8, ["Lift the latch and walk in."] * 8])
+    params = {"steps": 4, "lr": 0.5, "batch_size": 4, "refresh_every": 2, "gradient_checkpointing": True}
+    rows = [row | {"messages": row["messages"][:-1]} for row in conversations[:8]]
+    generate = lambda *_, **__: next(answers)  # noqa: E731
+    job = PatchJob(cell, sources / model, folder / "artefact", rows, params, 0, "float32", generate)
+    (folder / "artefact").mkdir()
+    facts = qresafe.patch(job)
+    assert facts["pairs"]["refuse_comply"] == 8 and facts["export_error"] < 1e-6 and facts["last_loss"] > 0
+    before, after = read_layers(cell), read_layers(job.out)
+    assert all((after[name].codes != layer.codes).any() for name, layer in before.items())
+    changed = {
+        name for name, tensor in read_tensors(cell).items() if not torch.equal(tensor, read_tensors(job.out)[name])
+    }
+    assert {name.removesuffix(".weight_packed") for name in changed} == set(before)
+    assert prove(job.out, sources / model, {}, conversations, bits=4)["quantized_layers"] == 14
 
 
 def test_gemmas_norms_survive_a_bfloat16_run(sources, tmp_path, conversations):
