@@ -1,5 +1,7 @@
 """Latent layers, the streamed SNIP pass and masked DPO, on a random two-layer Llama."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bitsafe.artefacts.grids import TableGrid, affine_grid
 from bitsafe.artefacts.layers import LowRank, QuantizedLinear
 from bitsafe.errors import CellError, UserError
+from bitsafe.patches import random_mask
 from bitsafe.patches.base import Settings
 from bitsafe.patches.magnitude_mask import magnitude
 from bitsafe.patches.safety_minus_utility import difference
@@ -288,6 +291,26 @@ def test_losers_may_be_scored_in_the_winners_place():
 
     trained(watched, steps=1, snip_target="loser", snip_examples=4)
     assert seen == [[pair.loser for pair in PAIRS[:4]]]
+
+
+def test_a_random_mask_knows_nothing_of_where_weights_start(monkeypatch):
+    """Of one seed, the mask and the start are drawn apart: masked weights lie anywhere in their cells."""
+    asked = []
+    monkeypatch.setattr(random_mask, "repair", lambda job, score: asked.append(score))
+    random_mask.patch(SimpleNamespace(seed=5))
+    model = tiny()
+    layers = attach(model, quantize(model), Settings(), seed=5)
+    scores = asked[0](model, layers, None)
+    masks = critical_mask(scores, 0.2)
+    shares = []
+    for name, layer in layers.items():
+        low, high = cells(layer.quantized.grid, layer.quantized.codes)
+        share = (layer.position.latent - low) / (high - low)
+        assert torch.corrcoef(torch.stack([share.flatten(), scores[name].flatten()]))[0, 1].abs() < 0.2
+        shares.append(share[masks[name]])
+    assert torch.cat(shares).mean().item() == pytest.approx(0.5, abs=0.05)
+    again = asked[0](model, layers, None)
+    assert all(torch.equal(scores[name], again[name]) for name in layers)
 
 
 def test_magnitude_is_that_of_the_weights_on_the_grid():

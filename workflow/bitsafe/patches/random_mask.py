@@ -1,5 +1,6 @@
 """The control for Q-resafe's choice of weights: the same share of them, drawn at random."""
 
+import random
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from bitsafe.patches.base import PatchJob
 from bitsafe.patches.shared.repair import repair
 from bitsafe.patches.training.trainer import Examples, Layers
 
-VERSION = 1
+# 2: drawn apart from where the weights start; before, the masked ones were those near the upper end of their cells
+VERSION = 2
 
 
 def patch(job: PatchJob) -> dict[str, Any]:
@@ -17,9 +19,17 @@ def patch(job: PatchJob) -> dict[str, Any]:
     next code, and the control would lose for that reason alone."""
 
     def score(_model: nn.Module, layers: Layers, _examples: Examples) -> dict[str, Tensor]:
-        generator, found = torch.Generator().manual_seed(job.seed), {}
+        generator, found = torch.Generator().manual_seed(own_seed(job.seed)), {}
         for name, layer in layers.items():
             found[name] = torch.rand(layer.quantized.shape, generator=generator).to(layer.touched.device)
         return found
 
     return repair(job, score)
+
+
+def own_seed(seed: int) -> int:
+    """Another stream than the one that says where in their cells the weights start (`training.latent.attach`).
+
+    Of one stream the mask would hold just those weights that lie next to the upper end of their cell.
+    """
+    return random.Random(f"random_mask {seed}").getrandbits(63)
