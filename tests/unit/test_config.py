@@ -9,6 +9,23 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import Tables
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": "qresafe", "tau": 2}, "toy/rtn/4bit/none/odd: patches: tau: 2: a share"),
+        ({"base": "qresafe", "params": {"quant_mode": "requant_gird"}}, "'requant_gird' is not one of requant_grid"),
+        ({"base": "qresafe", "params": {"quant_mode": "adapter"}}, "needs a low-rank update"),
+        ({"base": "mixed_precision", "criterion": "snap"}, "'snap' is not one of"),
+        ({"base": "q_realign", "refused_share": 3}, "a share of the loss"),
+    ],
+)
+def test_bad_parameters_of_a_patch_are_told_before_anything_runs(change, words):
+    block = {"methods": ["rtn"], "bits": [4], "patches": ["odd"]}
+    run = Run(Config(matrix=[block], tables={"patches": {"odd": change}}))
+    with pytest.raises(UserError, match=words):
+        _ = run.cells
+
+
 def test_generated_files_agree_with_the_model():
     assert check_drift() == [], "run `python -m bitsafe config` and commit what it writes"
 

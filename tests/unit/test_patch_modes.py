@@ -1,5 +1,7 @@
 """Low-rank updates, the masks on their factors, and the ways their sum is rounded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,13 @@ from torch import nn
 
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.check import logit_error
-from bitsafe.artefacts.grids import TableGrid, affine_grid
+from bitsafe.artefacts.grids import AffineGrid, TableGrid, affine_grid
 from bitsafe.artefacts.layers import LowRank, QuantizedLinear, moved
 from bitsafe.artefacts.load import load_dense
 from bitsafe.patches.base import Settings
-from bitsafe.patches.shared.export import export
+from bitsafe.patches.shared.export import export, unmasked_changes
 from bitsafe.patches.shared.maths import critical_mask, dpo_loss, map_mask
-from bitsafe.patches.training.latent import attach
+from bitsafe.patches.training.latent import LatentLinear, attach
 from bitsafe.patches.training.position import Factored, Free
 from bitsafe.patches.training.rounding import OnNewGrid, refitted
 from bitsafe.patches.training.sequences import answer_logprobs
@@ -154,6 +156,22 @@ def test_requantizing_changes_scales_and_codes_outside_the_masks():
     assert any((layer.exported().grid.scale != layer.quantized.grid.scale).any() for layer in layers)
     for layer in layers:
         assert torch.equal(layer.exported().weight(), layer.quantized_weight()), "what was trained is exported"
+
+
+def test_what_requantizing_changes_outside_the_masks_is_told():
+    """By hand: of three free weights one code changed, and one weight went from 2 to 3 while 1 and 0 stayed."""
+    own = QuantizedLinear("q", torch.tensor([[3, 2, 1, 0]], dtype=torch.uint8), AffineGrid(2, 4, torch.tensor([[1.0]])))
+    layer = LatentLinear(own, None, Free(own.weight()), OnNewGrid(own))  # weights 1, 0, −1, −2
+    layer.touched[0, 0] = True
+    codes = torch.tensor([[0, 2, 1, 1]], dtype=torch.uint8)
+    told = unmasked_changes({"q": layer}, {"q": replace(own, codes=codes)})
+    assert told == {"unmasked_codes_changed": 1 / 3, "unmasked_change": pytest.approx((1 / 5) ** 0.5)}
+    trainer = trained(snip_once, quant_mode="requant_fp", tau=0.1, steps=6, lr=0.05)
+    made = {name: layer.exported() for name, layer in trainer.layers.items()}
+    assert 0 < unmasked_changes(trainer.layers, made)["unmasked_change"] < 1
+    trainer = trained(snip_once, tau=0.1, steps=6, lr=0.05)
+    made = {name: layer.exported() for name, layer in trainer.layers.items()}
+    assert unmasked_changes(trainer.layers, made) == {"unmasked_codes_changed": 0, "unmasked_change": 0}
 
 
 def test_requantizing_what_has_not_moved_changes_little():

@@ -1,6 +1,7 @@
 """A whole patch of a real artefact: pairs, training, export, with a model that fits in a second."""
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bitsafe.patches.shared.export import export
 from bitsafe.patches.shared.rates import best_rate
 from bitsafe.patches.shared.repair import repair, whole
 from bitsafe.patches.training.latent import attach
+from bitsafe.patches.training.trainer import Trainer
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob
 
@@ -237,6 +239,57 @@ def test_a_rate_that_diverges_drops_out_and_all_of_them_are_an_error():
     bound = 0.0
     with pytest.raises(CellError, match=r"diverged at every learning rate: .*lr 0\.1.*lr 0\.3"):
         best_rate([0.3, 0.1], fit, lambda: 0.5)
+
+
+def test_a_patch_killed_at_its_last_rate_trains_the_others_no_more(teacher, artefact, tmp_path, monkeypatch):
+    """Steps taken before and after the kill are those of one uninterrupted run, and no state is left behind."""
+    taken, params = [], {"lr": [0.1, 0.2, 0.3], "validation": 2, "steps": 4}
+    step = Trainer._step
+
+    def counted(self, number, batch):
+        if kill and self.settings.lr == 0.3 and number == 2:
+            raise KeyboardInterrupt
+        taken.append(self.settings.lr)
+        return step(self, number, batch)
+
+    def generate(_model, _tokenizer, prompts, max_new_tokens):  # the full-precision model alone is asked all prompts
+        return ["Sorry, I cannot help." if len(prompts) == len(PROMPTS) else "Lift the latch."] * len(prompts)
+
+    def work(name):
+        return replace(job(teacher, artefact, tmp_path / name, **params), generate=generate)
+
+    monkeypatch.setattr(Trainer, "_step", counted)
+    kill = True
+    with pytest.raises(KeyboardInterrupt):
+        qresafe.patch(work("one"))
+    states = sorted(file.name for file in (tmp_path / "one").glob("training.*"))
+    assert states == ["training.0.1.safetensors", "training.0.2.safetensors"]
+    kill = False
+    shutil.rmtree(tmp_path / "one" / "artefact")
+    resumed = qresafe.patch(one := work("one"))
+    assert taken == [0.1] * 4 + [0.2] * 4 + [0.3] * 2 + [0.3] * 4
+    assert not list((tmp_path / "one").glob("training.*"))
+    whole = qresafe.patch(two := work("two"))
+    assert resumed["last_loss"] == whole["last_loss"] and resumed["rates_tried"] == whole["rates_tried"]
+    first, second = tensors_of(one.out), tensors_of(two.out)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_that_are_no_numbers_are_not_written(teacher, artefact, tmp_path, monkeypatch):
+    """A finite loss may have a gradient that is not; the last step's would go unseen."""
+    update = Trainer._update
+
+    def broken(self):
+        update(self)
+        next(iter(self.layers.values())).position.latent.fill_(float("nan"))
+
+    monkeypatch.setattr(Trainer, "_update", broken)
+    monkeypatch.setattr(
+        "bitsafe.patches.training.coding.OnGrid.decode", lambda self, codes: self.centre() * float("nan")
+    )
+    with pytest.raises(CellError, match=r"not finite|loss is nan"):
+        qresafe.patch(job(teacher, artefact, tmp_path, steps=1))
+    assert not list((tmp_path / "artefact").iterdir())
 
 
 def test_a_killed_patch_asks_no_model_twice(teacher, artefact, tmp_path):

@@ -375,6 +375,15 @@ def test_every_pair_is_drawn_equally_often():
         ({"lr": [0.1, 0.2]}, "validation"),
         ({"lr": [], "validation": 4}, "at least one learning rate"),
         ({"validation": 4}, "where `lr` is a list"),
+        ({"tau": "0.2"}, "tau: '0.2': Input should be a valid number"),
+        ({"steps": 2.5}, "steps: 2.5: Input should be a valid integer"),
+        ({"gradient_checkpointing": "no"}, "gradient_checkpointing: 'no': Input should be a valid boolean"),
+        ({"lr": -0.1}, "rates from 0 on"),
+        ({"lr": [0.1, "x"], "validation": 4}, "lr: "),
+        ({"snip_examples": 0}, "at least one answer"),
+        ({"rank": -1}, "rank: -1"),
+        ({"beta": 0}, "above 0"),
+        ({"quant_mode": "requant_fp", "start": "centre", "rounded": "at_export"}, "a way of requant_grid"),
     ],
 )
 def test_bad_parameters_are_named(params, words):

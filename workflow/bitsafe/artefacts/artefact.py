@@ -164,7 +164,14 @@ def with_adapters(artefact: Path, out: Path, layers: dict[str, Layer]) -> None:
     replace_tensors(artefact, out, {})
     adapters = {name: layer.adapter for name, layer in layers.items()}
     rank, scaling = len(next(iter(adapters.values())).A), next(iter(adapters.values())).scaling
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": scaling * rank, "bias": "none"}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": scaling * rank,
+        "bias": "none",
+        "use_rslora": False,
+    }
     config |= {"target_modules": sorted({name.rpartition(".")[2] for name in adapters}), "lora_dropout": 0.0}
     old = out / ADAPTER / "adapter_config.json"
     config = (read_json(old) if old.exists() else {"base_model_name_or_path": "", "inference_mode": True}) | config

@@ -30,6 +30,9 @@ def place(model: Any) -> Any:
 
 
 def _on_gpus(model: Any) -> Any:
+    if next(model.parameters()).device.type == "cuda":
+        return model
+    torch.cuda.empty_cache()  # what the model before this one has left is free, but not counted so
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
     if size <= ROOM * free[0]:

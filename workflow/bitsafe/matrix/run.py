@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ class Run:
                     cells += [Cell(model, method, bits, risk, stage) for stage in stages]
         for cell in cells:
             if cell.is_patched:
-                self.patch_set(cell)  # one without prompts to learn from is told before anything runs
+                # one without prompts to learn from, or with parameters that cannot be, is told before anything runs
+                self.patch_set(cell)
+                check_settings(self.patch(cell).settings, self.params(cell), cell)
         return cells
 
     def has(self, cell: Cell) -> bool:
@@ -209,6 +212,17 @@ def check_supported(where: str, method: str, what: str, value: Any, supported: A
     if value not in supported:
         known = ", ".join(map(str, supported))
         raise UserError(f"{where}: {method} does not do {what}; it does {known} (workflow/tables/methods.yaml)")
+
+
+def check_settings(reader: str | None, params: dict[str, Any], cell: Cell) -> None:
+    """Read the parameters of a patched cell as its job will, and forget them."""
+    if reader is None:
+        return
+    module, _, name = reader.rpartition(".")
+    try:
+        getattr(import_module(module), name).read(params)
+    except UserError as error:
+        raise UserError(f"{cell}: {error}") from None
 
 
 def check_patch(where: str, patch: str, patch_row: PatchRow, method: str, row: MethodRow) -> None:

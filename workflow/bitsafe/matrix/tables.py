@@ -61,6 +61,9 @@ class PatchRow(Row):
     restores: bool = Field(
         False, description="it puts weights of full precision back: only for methods that are `restorable`"
     )
+    settings: str | None = Field(
+        None, description="module and class that read `params` (without torch): bad ones are told before anything runs"
+    )
     params: dict[str, Any] = {}
     by_risk: dict[Risk, dict[str, Any]] = {}
 

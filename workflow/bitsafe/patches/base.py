@@ -74,6 +74,11 @@ class Settings(Parameters):
             ("refresh_every", self.refresh_every > 0, "a number of steps, or a share of them below 1, is needed"),
             ("steps", self.steps > 0, "at least one step is needed"),
             ("batch_size", self.batch_size > 0, "at least one pair is needed"),
+            ("snip_examples", self.snip_examples > 0, "at least one answer is needed"),
+            ("max_new_tokens", self.max_new_tokens > 0, "at least one token is needed"),
+            ("beta", self.beta > 0, "a number above 0 is needed"),
+            ("lr", all(rate >= 0 for rate in (self.lr if several else [self.lr])), "rates from 0 on are needed"),
+            ("rank", self.rank >= 0, "a number from 0 on is needed"),
             ("rank", self.rank > 0 or self.quant_mode != "adapter", "quant_mode adapter needs a low-rank update"),
             (
                 "lr_unit",

@@ -49,7 +49,7 @@ class OutlierLinear(Layer):
         return self.grid.side_bits + kept
 
     def weight(self) -> Tensor:
-        whole = torch.empty(self.shape)
+        whole = torch.empty(self.shape, device=self.codes.device)
         whole[:, rounded_columns(self.columns, self.shape[1])] = self.grid.dequantize(self.codes)
         whole[:, self.columns.long()] = self.kept.float()
         return whole
@@ -73,7 +73,7 @@ class OutlierLinear(Layer):
 
 def rounded_columns(columns: Tensor, width: int) -> Tensor:
     """The indices [width − k], ascending, of the columns that are not outliers."""
-    rounded = torch.ones(width, dtype=torch.bool)
+    rounded = torch.ones(width, dtype=torch.bool, device=columns.device)
     rounded[columns.long()] = False
     return rounded.nonzero().flatten()
 

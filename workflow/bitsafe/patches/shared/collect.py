@@ -9,6 +9,7 @@ from typing import Any
 
 from bitsafe.artefacts.load import load_dense
 from bitsafe.data.conversations import prompts_only
+from bitsafe.errors import UserError
 from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder, sha256_json, write_json, write_jsonl
 from bitsafe.judges.keyword import refused
 from bitsafe.patches.base import PatchJob, Settings
@@ -69,6 +70,8 @@ def _ask(job: PatchJob, settings: Settings, prompts: list[dict]) -> tuple[Any, A
     del teacher
     gc.collect()  # two models are never held at once
     kept = validation_rows(len(prompts), settings.validation, job.seed)
+    if settings.validation and not kept:
+        raise UserError("patches: validation: no prompt can be kept to choose a rate: name a larger set")
     validation = [prompts[i] | {"answer": winners[i], "refused": refused(winners[i])} for i in sorted(kept)]
     asked = [i for i in range(len(prompts)) if i not in kept]
     model, tokenizer = load_dense(job.artefact, job.dtype)

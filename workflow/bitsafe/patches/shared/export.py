@@ -10,7 +10,7 @@ from bitsafe.artefacts.artefact import with_adapters, with_codes, with_grids
 from bitsafe.artefacts.checkpoint import replace_tensors
 from bitsafe.artefacts.formats.own import rewrite
 from bitsafe.artefacts.kinds.trained import TrainedLinear
-from bitsafe.artefacts.layers import Layer
+from bitsafe.artefacts.layers import Layer, QuantizedLinear, moved
 from bitsafe.patches.training.latent import LatentLinear
 
 Quantized = dict[str, Layer]
@@ -50,6 +50,26 @@ def export_error(trained: Mapping[str, LatentLinear], made: Quantized) -> float:
         wrong += float((made[name].dense().to(wanted.device) - wanted).square().sum())
         total += float(wanted.square().sum())
     return math.sqrt(wrong / total)
+
+
+@torch.no_grad()
+def unmasked_changes(trained: Mapping[str, LatentLinear], made: Quantized) -> dict[str, float]:
+    """What moved that no mask had held, of layers with a code a weight: `requant_fp` moves scales, and all with them.
+
+    unmasked_codes_changed: share of those codes. unmasked_change: root mean square of their weights' change, relative
+    to that of their weights.
+    """
+    codes = count = change = size = 0.0
+    for name, layer in trained.items():
+        before, after = moved(layer.quantized, "cpu"), made[name]
+        if not (isinstance(before, QuantizedLinear) and isinstance(after, QuantizedLinear)):
+            return {}
+        free = ~layer.touched.cpu()
+        codes, count = codes + int((before.codes != after.codes)[free].sum()), count + int(free.sum())
+        change += float((after.weight() - before.weight())[free].square().sum())
+        size += float(before.weight()[free].square().sum())
+    shares = {"unmasked_codes_changed": codes / count if count else 0.0}
+    return shares | {"unmasked_change": math.sqrt(change / size) if size else 0.0}
 
 
 def changes(before: Quantized, after: Quantized) -> dict[str, float]:

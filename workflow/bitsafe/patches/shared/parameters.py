@@ -4,6 +4,8 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Self, get_args, get_type_hints
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from bitsafe.errors import UserError
 
 
@@ -17,9 +19,7 @@ class Parameters:
         for name, value in params.items():
             if name not in known:
                 raise UserError(f"patches: no parameter {name!r}{_closest(name, known)}")
-            choices = get_args(get_type_hints(cls)[name])
-            if choices and isinstance(choices[0], str) and value not in choices:
-                raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
+            _check_type(name, value, get_type_hints(cls)[name])
         made = cls(**params)
         for name, holds, wanted in made.limits():
             if not holds:
@@ -29,6 +29,21 @@ class Parameters:
     def limits(self) -> list[tuple[str, bool, str]]:
         """(parameter, whether its value can be, what is wanted)."""
         return []
+
+
+def _check_type(name: str, value: Any, wanted: Any) -> None:
+    """Numbers are no words, and true is no number; a whole number will do for a fraction."""
+    choices = get_args(wanted)
+    if choices and isinstance(choices[0], str):
+        if value not in choices:
+            raise UserError(f"patches: {name}: {value!r} is not one of {', '.join(choices)}")
+        return
+    if wanted == list[str]:  # `limits` names those there are
+        return
+    try:
+        TypeAdapter(wanted, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"patches: {name}: {value!r}: {error.errors()[0]['msg']}") from None
 
 
 def _closest(name: str, known: set[str]) -> str:

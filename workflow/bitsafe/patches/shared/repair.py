@@ -1,24 +1,27 @@
 """A patch from beginning to end: pairs, training, export."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bitsafe.artefacts.artefact import read_layers
 from bitsafe.artefacts.kinds.outliers import OutlierLinear
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
-from bitsafe.errors import UserError
+from bitsafe.errors import CellError, UserError
 from bitsafe.files import sha256_folder, sha256_json
+from bitsafe.generate.device import arithmetic, place
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.shared.collect import Collected, collect
 from bitsafe.patches.shared.cost import Flops, Watch
-from bitsafe.patches.shared.export import Quantized, changes, export, export_error, leave
+from bitsafe.patches.shared.export import Quantized, changes, export, export_error, leave, unmasked_changes
 from bitsafe.patches.shared.rates import agreement, best_rate
 from bitsafe.patches.training.coding import CODINGS
 from bitsafe.patches.training.latent import attach
@@ -27,6 +30,7 @@ from bitsafe.patches.training.state import Saved
 from bitsafe.patches.training.trainer import Examples, Layers, Pair, Score, Trainer
 
 log = logging.getLogger(__name__)
+STATE = "training"  # <this>.<rate>.safetensors, while a patch is being trained
 
 
 def repair(job: PatchJob, score: Score) -> dict[str, Any]:
@@ -75,24 +79,36 @@ def learn(
     pairs = [encode_pair(found.tokenizer, row, settings) for row in found.pairs]
     utility = [encode_answer(found.tokenizer, row, settings) for row in job.utility]
     counted: list[Flops] = []
+    several = isinstance(settings.lr, list)
+    on = [found.facts["pairs_sha256"], sha256_folder(job.artefact), sha256_json(job.utility), arithmetic()]
 
     def fit(rate: float) -> tuple[Quantized, dict[str, Any]]:
         layers = attach(found.model, quantized, settings, job.seed)
-        key = sha256_json([job.params, rate, job.seed, found.facts["pairs_sha256"], sha256_folder(job.artefact)])
-        saved = Saved(job.out.parent / "training.safetensors", key)
+        saved = Saved(job.out.parent / f"{STATE}.{rate}.safetensors", sha256_json([job.params, rate, job.seed, *on]))
         trainer = Trainer(found.model, layers, pairs, replace(settings, lr=rate), score, job.seed, utility)
         counted.append(trainer.flops)
         facts = train(trainer, saved)
+        if several:  # killed at a later rate, this one need not be trained again
+            saved.save(trainer)
         total = sum(layer.touched.numel() for layer in layers.values())
         facts["touched"] = sum(int(layer.touched.sum()) for layer in layers.values()) / total
         made = {name: layer.exported() if settings.exported else layer.unexported() for name, layer in layers.items()}
-        return made, facts | {"export_error": export_error(layers, made)}
+        return made, facts | unmasked_changes(layers, made) | {"export_error": finite(export_error(layers, made), rate)}
 
-    if isinstance(settings.lr, list):
+    if several:
         patched, facts = best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
     else:
         patched, facts = fit(settings.lr)
+    for file in job.out.parent.glob(f"{STATE}.*.safetensors"):
+        file.unlink()
     return patched, facts | {"flops": sum(each.total for each in counted)}
+
+
+def finite(error: float, rate: float) -> float:
+    """The error of an export; a CellError where weights have become no numbers although every loss was one."""
+    if not math.isfinite(error):
+        raise CellError(f"patch: the trained weights are not finite (lr {rate}): take a lower rate")
+    return error
 
 
 def patchable_layers(job: PatchJob, quant_mode: str = "requant_grid") -> Quantized:
@@ -120,8 +136,8 @@ MOVABLE = {  # kinds of layers, by quant_mode; adapter: all
 
 
 def for_training(model: Any) -> Any:
-    """On a CPU in float32: where it has no bfloat16 instructions, as most have not, that is five times as fast."""
-    return model.float() if next(model.parameters()).device.type == "cpu" else model
+    """On the GPU; without one in float32: where a CPU has no bfloat16 instructions, that is five times as fast."""
+    return place(model) if torch.cuda.is_available() else model.float()
 
 
 @contextmanager
@@ -157,16 +173,14 @@ def encode_answer(tokenizer: Any, row: dict, settings: Settings) -> Sequence:
 
 def train(trainer: Trainer, saved: Saved) -> dict[str, Any]:
     """Run it, after what an interrupted run has saved, and tell what happened."""
-    began = time.monotonic()
     trainer.model.eval()  # no dropout: the reference and the patched model differ by their codes alone
     with recomputing(trainer.model) if trainer.settings.gradient_checkpointing else nullcontext():
         trainer.run(saved)
-    saved.done()
     return {
         "steps": len(trainer.losses),
         "first_loss": trainer.losses[0],
         "last_loss": trainer.losses[-1],
         "refreshes": trainer.refreshes,
         "snip_seconds": trainer.snip_seconds,
-        "train_seconds": time.monotonic() - began - trainer.snip_seconds,
+        "train_seconds": trainer.train_seconds,
     }

@@ -88,7 +88,7 @@ class OnColumns(OnGrid):
 
     def __init__(self, layer: OutlierLinear) -> None:
         super().__init__(layer)
-        self.columns = rounded_columns(layer.columns.cpu(), layer.shape[1]).to(layer.codes.device)
+        self.columns = rounded_columns(layer.columns, layer.shape[1])
 
     def whole(self, weight: Tensor) -> Tensor:
         fixed = torch.empty(self.layer.shape, device=weight.device)

@@ -23,7 +23,9 @@ def score_weights(model: nn.Module, layers: Scored, answers: list[Sequence], bat
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()
-    return {name: score / len(answers) for name, score in scores.items()}
+    for score in scores.values():
+        score /= len(answers)
+    return scores
 
 
 def weight_of(layer: LatentLinear | nn.Linear) -> Tensor:

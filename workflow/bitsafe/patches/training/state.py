@@ -43,16 +43,15 @@ class Saved:
 
     def save_in_time(self, training: Stateful) -> None:
         """Save, where the last time is long enough ago."""
-        if time.monotonic() - self.last < self.every:
-            return
+        if time.monotonic() - self.last >= self.every:
+            self.save(training)
+
+    def save(self, training: Stateful) -> None:
         tensors, numbers = training.state()
         about = {"bitsafe": json.dumps({"key": self.key, "numbers": numbers})}
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_bytes(self.file, save(whole, metadata=about))
         self.last = time.monotonic()
-
-    def done(self) -> None:
-        self.file.unlink(missing_ok=True)
 
 
 def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

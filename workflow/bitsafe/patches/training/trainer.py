@@ -61,6 +61,7 @@ class Trainer:
     reference: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     refreshes: int = 0
     snip_seconds: float = 0.0
+    train_seconds: float = 0.0  # of the steps, and of the reference
     flops: Flops = field(default_factory=Flops)  # of scoring, the reference and the steps
 
     def __post_init__(self) -> None:
@@ -76,11 +77,15 @@ class Trainer:
         """
         batches = draw(len(self.pairs), self.settings.batch_size, self.settings.steps, self.seed)
         if not (saved and saved.resume(self)) and self.settings.objective == "dpo":
+            began = time.monotonic()
             self.reference = self._reference(sorted({i for batch in batches for i in batch}))
+            self.train_seconds += time.monotonic() - began
         for step in tqdm(range(len(self.losses), len(batches)), desc="patch", unit="step", disable=None):
             if step % self.settings.refresh_steps == 0:
                 self._refresh()
+            began = time.monotonic()
             self.losses.append(self._step(step, batches[step]))
+            self.train_seconds += time.monotonic() - began
             if step % 10 == 0 or step == len(batches) - 1:
                 log.info("step %d of %d: loss %.4f", step + 1, len(batches), self.losses[-1])
             if saved:
@@ -95,6 +100,7 @@ class Trainer:
         for i, logprobs in self.reference.items():
             tensors[f"reference.{i}"] = torch.stack(logprobs)
         counts = {"losses": self.losses, "refreshes": self.refreshes, "snip_seconds": self.snip_seconds}
+        counts["train_seconds"] = self.train_seconds
         return tensors, {"rule": numbers, "flops": self.flops.total, **counts}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -106,7 +112,8 @@ class Trainer:
             layer.position.restore(own)
         self.reference = {int(i): tuple(pair) for i, pair in under("reference.", tensors).items()}
         self.losses, self.refreshes = list(numbers["losses"]), numbers["refreshes"]
-        self.snip_seconds, self.flops.total = numbers["snip_seconds"], numbers["flops"]
+        self.snip_seconds, self.train_seconds = numbers["snip_seconds"], numbers["train_seconds"]
+        self.flops.total = numbers["flops"]
         log.info("taken up after step %d", len(self.losses))
 
     @torch.no_grad()
