@@ -23,26 +23,45 @@ class Separator:
         return float(((self.logits(hidden) > 0) == refused).float().mean())
 
 
-def fit_separator(features: Tensor, refused: Tensor, l1: float = 1.0, iterations: int = 2000) -> Separator:
+def fit_separator(features: Tensor, refused: Tensor, l1: float = 1.0, iterations: int = 5000) -> Separator:
     """Sparse logistic regression: the minimum of Σ_n log(1 + exp(−y_n (w·x_n + b))) + l1 ‖w‖₁, y = ±1.
 
     features: [rows, hidden]; refused: bool [rows]. This is the objective of scikit-learn's LogisticRegression(penalty=
-    "l1", C=1/l1), which the released code calls; the solver here is FISTA (Beck & Teboulle 2009, §4), in float64.
+    "l1", C=1/l1), which the released code calls, but for the bias, on which liblinear lays the penalty too. The solver
+    is FISTA (Beck & Teboulle 2009, §4) with restarts (O'Donoghue & Candès 2015, §3), in float64.
+
+    It solves for the weights of centred features in units of their spread, which is the same objective: the bias takes
+    the means up, and each weight's penalty is divided by its spread. Otherwise one massive activation (Sun et al. 2024)
+    would shorten every other weight's steps.
     """
-    ones = torch.ones(len(features), 1, dtype=torch.float64, device=features.device)
-    x = torch.cat([features.double(), ones], 1)  # b is the weight of a feature that is always 1, and bears no penalty
+    x = features.double()
+    mean, spread = x.mean(0), x.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    ones = torch.ones(len(x), 1, dtype=torch.float64, device=x.device)
+    x = torch.cat([(x - mean) / spread, ones], 1)  # b is the weight of a feature that is always 1, and bears no penalty
     signed = torch.where(refused, 1.0, -1.0).double().unsqueeze(1) * x
-    step = 4 / torch.linalg.matrix_norm(x, 2) ** 2
-    shrink = step * l1 * torch.ones_like(x[0])
-    shrink[-1] = 0
-    now, ahead, momentum = torch.zeros_like(x[0]), torch.zeros_like(x[0]), 1.0
+    penalty = torch.cat([l1 / spread, torch.zeros_like(spread[:1])])
+    found = _fista(signed, penalty, iterations)
+    weight = found[:-1] / spread
+    return Separator(weight.float(), (found[-1] - weight @ mean).float())
+
+
+def _fista(signed: Tensor, penalty: Tensor, iterations: int, tolerance: float = 1e-9) -> Tensor:
+    """The minimum of Σ log(1 + exp(−signed·w)) + Σ penalty |w|. signed: [rows, weights]; penalty: [weights]."""
+    step = 4 / torch.linalg.matrix_norm(signed, 2) ** 2
+    now, ahead, momentum = torch.zeros_like(penalty), torch.zeros_like(penalty), 1.0
     for _ in range(iterations):
         moved = ahead + step * (torch.sigmoid(-signed @ ahead) @ signed)
-        following = moved.sign() * (moved.abs() - shrink).clamp(min=0)
+        following = moved.sign() * (moved.abs() - step * penalty).clamp(min=0)
+        change = following - now
+        if (ahead - following) @ change > 0:  # the momentum points uphill
+            momentum = 1.0
         grown = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = following + (momentum - 1) / grown * (following - now)
+        ahead = following + (momentum - 1) / grown * change
         now, momentum = following, grown
-    return Separator(now[:-1].float(), now[-1].float())
+        if change.abs().max() <= tolerance * now.abs().max():
+            break
+    return now
 
 
 def realign_loss(
