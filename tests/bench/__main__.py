@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("overhead", "distortion", "quantizers", "agreement")
-EXTRA = ("extra",)  # libraries in environments of their own: only where they are asked for
+EXTRA = ("extra", "patch")  # libraries in environments of their own: only where they are asked for
 
 
 def machine() -> dict:
