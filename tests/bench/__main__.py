@@ -30,14 +30,12 @@ def main(names: list[str]) -> int:
         return 2
     for name in names or NAMES:
         versions = {package: version(package) for package in ("torch", "transformers", "snakemake")}
-        rows = [
-            row | {"machine": machine(), "versions": versions} for row in import_module(f"tests.bench.{name}").run()
-        ]
-        file = Path("results/bench") / f"{name}.json"
+        rows, file = [], Path("results/bench") / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(rows, indent=1) + "\n")
-        for row in rows:
-            print(told(row))
+        for row in import_module(f"tests.bench.{name}").run():
+            rows.append(row | {"machine": machine(), "versions": versions})
+            file.write_text(json.dumps(rows, indent=1) + "\n")
+            print(told(row), flush=True)
         print(f"{file}")
     return 0
 

@@ -11,7 +11,7 @@ given, against trl's DPOTrainer with a peft LoRA; `qresafe` against `dpo` in sec
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -37,22 +37,24 @@ RATES = (5e-6, 1e-4, 1e-3)
 Work = Callable[[], dict[str, Any]]
 
 
-def run() -> list[dict]:
-    torch.set_num_threads(1)
-    rows = []
+def run() -> Iterator[dict]:
+    """SmolLM2's whole patch first."""
+    torch.set_num_threads(1)  # a fork of a process with a team of threads would wait for them for ever
     with TemporaryDirectory() as name:
         folder = Path(name)
-        asr = equal_asr.run(folder)
-        for make in (patch_beds.toy, patch_beds.smollm2):  # the small one first: it leaves little behind
-            rows = on(make(folder), folder) + rows
-    return rows + asr
+        for make in (patch_beds.smollm2, patch_beds.toy):
+            yield from on(make(folder), folder)
+        yield from equal_asr.run(folder)
 
 
-def on(bed: Bed, folder: Path) -> list[dict]:
-    """Every row of one model; the whole patch first."""
+def on(bed: Bed, folder: Path) -> Iterator[dict]:
+    """Every row of one model."""
     place = folder / f"{bed.name}.measured"
     place.mkdir()
-    return [*whole(bed, place), *snip(bed, place), *steps(bed), *export(bed)]
+    yield from whole(bed, place)
+    yield from snip(bed, place)
+    yield from steps(bed)
+    yield from export(bed)
 
 
 def snip(bed: Bed, place: Path) -> list[dict]:

@@ -25,7 +25,7 @@ from bitsafe.patches.training.trainer import Pair
 from bitsafe.quantizers import rtn, ste
 from bitsafe.quantizers.base import QuantizeJob
 
-FEW = {"steps": 4, "snip_examples": 8, "refresh_every": 4}  # what of SmolLM2's own settings fits a CPU
+FEW = {"steps": 4, "batch_size": 2, "snip_examples": 4, "refresh_every": 4}  # what of SmolLM2's own settings fits a CPU
 
 
 @dataclass(frozen=True)

@@ -100,4 +100,4 @@ def test_rates_of_verdicts():
         {"verdict": "safe", "refused": True, "value": 0},
     ]
     verdicts += [{"verdict": "safe", "refused": False, "value": 0.5}] * 2
-    assert [rate(metric, verdicts) for metric in ("asr", "over_refusal", "utility")] == [0.25, 0.25, 0.5]
+    assert [rate(kind, verdicts) for kind in ("harmful", "over_refusal", "utility")] == [0.25, 0.25, 0.5]
