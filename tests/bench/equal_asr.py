@@ -71,7 +71,7 @@ def path(meter: Meter, bed: Bed, name: str) -> dict[str, Any]:
     settings = Settings.read(patch_params(name, "toy") | {"steps": max(STEPS)})
     watch = Watch(meter, bed)
     with suppress(LowEnough), meter:
-        layers = attach(bed.model, bed.quantized(), settings, bed.replicate)
+        layers = attach(bed.model, bed.quantized, settings, bed.replicate)
         train(Trainer(bed.model, layers, bed.pairs, settings, SCORES[name], bed.replicate), watch)
     for benchmark, metric in ENDED.items():
         watch.path[-1][metric] = score(benchmark, bed.model, bed.tokenizer)

@@ -38,28 +38,26 @@ Work = Callable[[], dict[str, Any]]
 
 
 def run() -> Iterator[dict]:
-    """SmolLM2's whole patch first."""
+    """The short measurements first, SmolLM2's whole patch last."""
     torch.set_num_threads(1)  # a fork of a process with a team of threads would wait for them for ever
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for make in (patch_beds.smollm2, patch_beds.toy):
-            yield from on(make(folder), folder)
+        for make in (patch_beds.toy, patch_beds.smollm2):
+            yield from parts(make(folder), folder)
+        yield from whole(patch_beds.toy(folder), folder)
         yield from equal_asr.run(folder)
+        yield from whole(patch_beds.smollm2(folder), folder)
 
 
-def on(bed: Bed, folder: Path) -> Iterator[dict]:
-    """Every row of one model."""
-    place = folder / f"{bed.name}.measured"
-    place.mkdir()
-    yield from whole(bed, place)
-    yield from snip(bed, place)
+def parts(bed: Bed, folder: Path) -> Iterator[dict]:
     yield from steps(bed)
+    yield from snip(bed, folder)
     yield from export(bed)
 
 
-def snip(bed: Bed, place: Path) -> list[dict]:
+def snip(bed: Bed, folder: Path) -> list[dict]:
     """Both passes leave their scores in a file, and the last of each are compared."""
-    files = [place / "streamed.safetensors", place / "naive.safetensors"]
+    files = [folder / "streamed.safetensors", folder / "naive.safetensors"]
     mine, theirs = in_turns(
         partial(measured, patch_parts.snip_streamed, bed, files[0]),
         partial(measured, patch_parts.snip_naive, bed, files[1]),
@@ -77,18 +75,16 @@ def difference(ours: dict[str, Tensor], naive: dict[str, Tensor], tau: float) ->
     return {"scores_apart": apart, "mask_shared": both / sum(int(mask.sum()) for mask in masks[1].values())}
 
 
-def steps(bed: Bed) -> list[dict]:
-    rows = []
+def steps(bed: Bed) -> Iterator[dict]:
     for rule, plain in (("sgd", "torch.optim.SGD"), ("adamw", "torch.optim.AdamW")):
         mine, theirs = in_turns(
             partial(measured, patch_parts.step_ours, bed, rule), partial(measured, patch_parts.step_plain, bed, rule)
         )
-        rows += against(f"DPO step {rule}", bed, mine, theirs, f"{plain}, dense weights", steps=bed.timed_steps)
+        yield from against(f"DPO step {rule}", bed, mine, theirs, f"{plain}, dense weights", steps=bed.timed_steps)
         for part in patch_parts.TIMED:
             row = {"name": "patch", "method": f"DPO step {rule}: {part}", "model": bed.name, "unit": "CPU s"}
             row |= middle(mine, f"{part}_seconds", mine, "cpu_seconds")
-            rows.append(row | {"peer_name": "the whole step", "n": len(mine)})
-    return rows
+            yield row | {"peer_name": "the whole step", "n": len(mine)}
 
 
 def export(bed: Bed) -> list[dict]:
@@ -98,9 +94,10 @@ def export(bed: Bed) -> list[dict]:
     return against("export", bed, mine, theirs, "rtn of the same checkpoint, written")
 
 
-def whole(bed: Bed, place: Path) -> list[dict]:
+def whole(bed: Bed, folder: Path) -> list[dict]:
     """trl trains on the dequantized weights, so that both start from one model; its rates take turns too."""
-    dense, rates = place / "dense", list(RATES)
+    place, rates = folder / f"{bed.name}.trl", list(RATES)
+    dense = place / "dense"
     bed.model.save_pretrained(dense)
     bed.tokenizer.save_pretrained(dense)
     mine, theirs = in_turns(

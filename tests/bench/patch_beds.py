@@ -30,13 +30,15 @@ FEW = {"steps": 4, "batch_size": 2, "snip_examples": 4, "refresh_every": 4}  # w
 
 @dataclass(frozen=True)
 class Bed:
-    """model: the artefact's dense weights in float32; timed_steps: how many steps one measurement of a step takes."""
+    """model: the artefact's dense weights in float32; quantized: its layers; timed_steps: how many steps one
+    measurement of a step takes."""
 
     name: str
     source: Path
     artefact: Path
     model: Any
     tokenizer: Any
+    quantized: dict[str, QuantizedLinear]
     pairs: list[Pair]
     settings: Settings
     timed_steps: int
@@ -47,21 +49,19 @@ class Bed:
         """Those that SNIP scores."""
         return [pair.winner for pair in self.pairs][: self.settings.snip_examples]
 
-    def quantized(self) -> dict[str, QuantizedLinear]:
-        return read_layers(self.artefact)
-
 
 def smollm2(folder: Path) -> Bed:
     """Round to nearest in 4 bits; an everyday question's answer is preferred to the next question's."""
     if not (CHECKPOINT / "config.json").exists():
         fetch_model(Tables().get("models", "smollm2", "bench").model_dump() | {"name": "smollm2"}, CHECKPOINT)
     artefact = folder / "smollm2"
-    artefact.mkdir()
-    forked(lambda: rtn.quantize(QuantizeJob(CHECKPOINT, artefact, 4, method("rtn", "smollm2"))))
+    if not artefact.exists():
+        artefact.mkdir()
+        forked(lambda: rtn.quantize(QuantizeJob(CHECKPOINT, artefact, 4, method("rtn", "smollm2"))))
     model, tokenizer = load_dense(artefact, "float32")
     settings = Settings.read(patch_params("qresafe", "smollm2") | FEW)
     pairs = mismatched(tokenizer, conversations()[: settings.steps * settings.batch_size + 1])
-    return Bed("smollm2", CHECKPOINT, artefact, model, tokenizer, pairs, settings, 1)
+    return Bed("smollm2", CHECKPOINT, artefact, model, tokenizer, read_layers(artefact), pairs, settings, 1)
 
 
 def mismatched(tokenizer: Any, rows: list[dict]) -> list[Pair]:
@@ -88,7 +88,8 @@ def toy(folder: Path, replicate: int = 0) -> Bed:
         forked(lambda: make_toy(source, place, replicate))
     model, tokenizer = load_dense(place / "artefact", "float32")
     pairs = [encode_pair(tokenizer, row, settings) for row in read_jsonl(place / "pairs.jsonl")]
-    return Bed("toy", source, place / "artefact", model, tokenizer, pairs, settings, 10, replicate)
+    layers = read_layers(place / "artefact")
+    return Bed("toy", source, place / "artefact", model, tokenizer, layers, pairs, settings, 10, replicate)
 
 
 def make_toy(source: Path, place: Path, replicate: int) -> None:

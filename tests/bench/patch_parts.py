@@ -13,15 +13,16 @@ from tests.bench.forked import Meter
 from tests.bench.patch_beds import Bed, method
 from torch import Tensor, nn
 
+from bitsafe.artefacts.artefact import read_layers
 from bitsafe.patches.export import export
-from bitsafe.patches.maths import dpo_loss
+from bitsafe.patches.maths import Mask, dpo_loss
 from bitsafe.patches.qresafe import safe_score
-from bitsafe.patches.repair import train
+from bitsafe.patches.repair import train, whole
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import answer_logprobs
 from bitsafe.patches.training.snip import score_weights
 from bitsafe.patches.training.state import Saved
-from bitsafe.patches.training.trainer import Examples, Layers, Pair, Trainer
+from bitsafe.patches.training.trainer import Pair, Trainer
 from bitsafe.quantizers import rtn
 from bitsafe.quantizers.base import QuantizeJob
 
@@ -31,7 +32,7 @@ TIMED = ("rounding", "update")  # of a step of ours
 
 def linears(bed: Bed) -> dict[str, nn.Linear]:
     """The dense layers in whose place the quantized ones stand."""
-    return {name: bed.model.get_submodule(name) for name in bed.quantized()}
+    return {name: bed.model.get_submodule(name) for name in bed.quantized}
 
 
 def snip_streamed(meter: Meter, bed: Bed, file: Path) -> None:
@@ -65,22 +66,19 @@ def naive_scores(model: nn.Module, layers: dict[str, nn.Linear], answers: list) 
 
 
 def step_ours(meter: Meter, bed: Bed, rule: str) -> dict[str, float]:
-    """A masked step, its mask given; the first step, on one pair, is not timed: it allocates what the others reuse."""
+    """A masked step, its mask at random. A first one, on one pair, is not timed: it allocates what the next reuse."""
     settings = replace(bed.settings, optimizer=rule)
-    trainer = Trainer(bed.model, attach(bed.model, bed.quantized(), settings), bed.pairs, settings, at_random, 0)
+    trainer = Trainer(bed.model, attach(bed.model, bed.quantized, settings), bed.pairs, settings, whole, 0)
+    for layer in trainer.layers.values():
+        layer.hold(Mask(torch.rand(layer.quantized.shape) < settings.tau))
     batch = list(range(settings.batch_size))
-    trainer.reference = trainer._reference(batch)
-    trainer._refresh()
+    trainer.reference = dict.fromkeys(batch, (torch.tensor(0.0), torch.tensor(0.0)))  # what it holds takes no time
     trainer._step(0, batch[:1])
     seconds = watched(trainer)
     with meter:
         for step in range(bed.timed_steps):
             trainer._step(step + 1, batch)
     return {f"{part}_seconds": seconds[part] for part in TIMED}
-
-
-def at_random(_model: nn.Module, layers: Layers, _examples: Examples) -> dict[str, Tensor]:
-    return {name: torch.rand(layer.quantized.shape) for name, layer in layers.items()}
 
 
 def watched(trainer: Trainer) -> dict[str, float]:
@@ -109,13 +107,11 @@ def step_plain(meter: Meter, bed: Bed, rule: str) -> None:
     weights = [layer.weight.requires_grad_(True) for layer in linears(bed).values()]
     optimizer = OPTIMIZERS[rule](weights, lr=1e-6, weight_decay=0.0)
     batch = bed.pairs[: bed.settings.batch_size]
-    with torch.no_grad():
-        reference = both_logprobs(bed.model, batch)
+    reference = torch.zeros(())
 
     def step(pairs: list[Pair]) -> None:
         winner, loser = both_logprobs(bed.model, pairs).unbind()
-        mine = reference[:, : len(pairs)]
-        dpo_loss(winner, loser, mine[0], mine[1], bed.settings.beta).mean().backward()
+        dpo_loss(winner, loser, reference, reference, bed.settings.beta).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -134,7 +130,7 @@ def both_logprobs(model: nn.Module, pairs: list[Pair]) -> Tensor:
 def export_ours(meter: Meter, bed: Bed) -> None:
     """One code in a hundred is another one."""
     generator, after = torch.Generator().manual_seed(0), {}
-    for name, layer in bed.quantized().items():
+    for name, layer in bed.quantized.items():
         moved = torch.rand(layer.codes.shape, generator=generator) < 0.01
         after[name] = replace(layer, codes=torch.where(moved, layer.codes ^ 1, layer.codes))
     with TemporaryDirectory() as folder, meter:
@@ -151,7 +147,7 @@ def whole_ours(meter: Meter, bed: Bed) -> dict[str, float]:
     with TemporaryDirectory() as name, meter:
         out = Path(name) / "artefact"
         out.mkdir()
-        layers = attach(bed.model, bed.quantized(), bed.settings)
+        layers = attach(bed.model, read_layers(bed.artefact), bed.settings)
         trainer = Trainer(bed.model, layers, bed.pairs, bed.settings, safe_score, 0)
         facts = train(trainer, Saved(Path(name) / "training.safetensors", "bench"))
         export(bed.artefact, out, {name: layer.exported() for name, layer in layers.items()})
