@@ -18,7 +18,7 @@ def machine() -> dict:
 
 def told(row: dict) -> str:
     """One line of a row: what it is about, ours, the peer's and their ratio."""
-    about = " ".join(str(row[key]) for key in ("name", "method", "bits") if key in row)
+    about = " ".join(str(row[key]) for key in ("name", "model", "method", "bits") if key in row)
     figures = f"{row['ours']:.4g} {row['unit']} against {row['peer']:.4g} ({row['peer_name']})"
     return f"{about}: {figures}, ratio {row['ratio']:.2f}"
 
