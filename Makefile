@@ -35,7 +35,7 @@ bench: $(STAMP)
 
 # rivals that live in environments of their own: make env NAME=gptqmodel and NAME=bench come first
 bench-extra: $(STAMP) .envs/gptqmodel/.installed-from-lock .envs/bench/.installed-from-lock
-	$(BIN)/python -m tests.bench extra
+	$(BIN)/python -m tests.bench extra patch
 
 # SmolLM2-135M through every method and bit-width; about two CPU hours, resumable
 bench-smollm2: $(STAMP)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("overhead", "distortion", "quantizers", "agreement")
-EXTRA = ("extra",)  # libraries in environments of their own: only where they are asked for
+EXTRA = ("extra", "patch")  # libraries in environments of their own: only where they are asked for
 
 
 def machine() -> dict:
@@ -18,7 +18,7 @@ def machine() -> dict:
 
 def told(row: dict) -> str:
     """One line of a row: what it is about, ours, the peer's and their ratio."""
-    about = " ".join(str(row[key]) for key in ("name", "method", "bits") if key in row)
+    about = " ".join(str(row[key]) for key in ("name", "model", "method", "bits") if key in row)
     figures = f"{row['ours']:.4g} {row['unit']} against {row['peer']:.4g} ({row['peer_name']})"
     return f"{about}: {figures}, ratio {row['ratio']:.2f}"
 
@@ -30,14 +30,12 @@ def main(names: list[str]) -> int:
         return 2
     for name in names or NAMES:
         versions = {package: version(package) for package in ("torch", "transformers", "snakemake")}
-        rows = [
-            row | {"machine": machine(), "versions": versions} for row in import_module(f"tests.bench.{name}").run()
-        ]
-        file = Path("results/bench") / f"{name}.json"
+        rows, file = [], Path("results/bench") / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(rows, indent=1) + "\n")
-        for row in rows:
-            print(told(row))
+        for row in import_module(f"tests.bench.{name}").run():
+            rows.append(row | {"machine": machine(), "versions": versions})
+            file.write_text(json.dumps(rows, indent=1) + "\n")
+            print(told(row), flush=True)
         print(f"{file}")
     return 0
 

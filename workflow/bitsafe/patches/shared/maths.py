@@ -122,8 +122,8 @@ def adam_direction(
     moments.count += 1
     moments.first.lerp_(gradient, 1 - betas[0])
     moments.second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    first = moments.first / (1 - betas[0] ** moments.count)
-    return first / ((moments.second / (1 - betas[1] ** moments.count)).sqrt_() + eps)
+    root = (moments.second / (1 - betas[1] ** moments.count)).sqrt_().add_(eps)
+    return (moments.first / (1 - betas[0] ** moments.count)).div_(root)
 
 
 def masked_update(weight: Tensor, update: Tensor, mask: Tensor) -> Tensor:

@@ -176,7 +176,8 @@ class Trainer:
             parameter.grad.mul_(self.units[name])
         self.rule.calibrate(parameter.grad for parameter in trained.values())
         for (name, part), parameter in trained.items():
-            update = -self.settings.lr * self.units[name] * self.rule.direction(f"{name}.{part}", parameter.grad)
+            # in place, for a tensor of a weight's size is made anew each time
+            update = self.rule.direction(f"{name}.{part}", parameter.grad).mul_(-self.settings.lr * self.units[name])
             parameter.copy_(masked_update(parameter, update, self.layers[name].position.movable(part)))
             parameter.grad = None
 
