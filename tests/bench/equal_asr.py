@@ -20,7 +20,7 @@ from bitsafe.judges.reference import judge
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.patches.base import Settings
 from bitsafe.patches.qresafe import safe_score
-from bitsafe.patches.repair import train, whole
+from bitsafe.patches.shared.repair import train, whole
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.trainer import Trainer
 

@@ -26,7 +26,7 @@ from tests.bench.patch_beds import Bed
 from torch import Tensor
 
 from bitsafe.matrix.environments import interpreter
-from bitsafe.patches.maths import critical_mask
+from bitsafe.patches.shared.maths import critical_mask
 from bitsafe.patches.training.trainer import draw
 
 REPEATS = 3

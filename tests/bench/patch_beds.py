@@ -18,8 +18,8 @@ from bitsafe.files import read_jsonl
 from bitsafe.generate.engine import complete
 from bitsafe.matrix.tables import ROOT, Tables
 from bitsafe.patches.base import PatchJob, Settings
-from bitsafe.patches.collect import collect
-from bitsafe.patches.repair import encode_pair
+from bitsafe.patches.shared.collect import collect
+from bitsafe.patches.shared.repair import encode_pair
 from bitsafe.patches.training.sequences import Sequence, encode
 from bitsafe.patches.training.trainer import Pair
 from bitsafe.quantizers import rtn, ste

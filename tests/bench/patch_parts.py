@@ -14,10 +14,10 @@ from tests.bench.patch_beds import Bed, method
 from torch import Tensor, nn
 
 from bitsafe.artefacts.artefact import read_layers
-from bitsafe.patches.export import export
-from bitsafe.patches.maths import Mask, dpo_loss
 from bitsafe.patches.qresafe import safe_score
-from bitsafe.patches.repair import train, whole
+from bitsafe.patches.shared.export import export
+from bitsafe.patches.shared.maths import Mask, dpo_loss
+from bitsafe.patches.shared.repair import train, whole
 from bitsafe.patches.training.latent import attach
 from bitsafe.patches.training.sequences import answer_logprobs
 from bitsafe.patches.training.snip import score_weights

@@ -61,7 +61,7 @@ def test_a_separator_is_the_minimum_of_its_objective(massive):
     F.softplus(-y * (x.double() @ w + b)).sum().backward()
     nought = w == 0
     assert 0 < nought.sum() < 12
-    size = x.double().abs().amax(0).clamp(min=1)  # the slope of a large column multiplies what float32 does to its weight
+    size = x.double().abs().amax(0).clamp(min=1)  # a large column multiplies what float32 does to its weight
     assert (w.grad.abs() <= 1.5 + 1e-4 * size)[nought].all() and b.grad.abs() < 1e-4
     slope = (w.grad + 1.5 * w.sign()) / size
     torch.testing.assert_close(slope[~nought], torch.zeros_like(slope)[~nought], atol=1e-4, rtol=0)
