@@ -23,7 +23,7 @@ def score_weights(model: nn.Module, layers: Scored, answers: list[Sequence], bat
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()
-    return {name: score / len(answers) for name, score in scores.items()}
+    return {name: score.div_(len(answers)) for name, score in scores.items()}  # in place: a copy would double the peak
 
 
 def weight_of(layer: LatentLinear | nn.Linear) -> Tensor:
