@@ -62,7 +62,7 @@ def naive_scores(model: nn.Module, layers: dict[str, nn.Linear], answers: list) 
             for name, layer in layers.items():
                 scores[name] += (layer.weight * layer.weight.grad).abs()
                 layer.weight.grad = None
-    return {name: (score / len(answers)).detach() for name, score in scores.items()}
+    return {name: score.div_(len(answers)) for name, score in scores.items()}
 
 
 def step_ours(meter: Meter, bed: Bed, rule: str) -> dict[str, float]:

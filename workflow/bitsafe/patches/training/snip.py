@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bitsafe.patches.shared.maths import snip_scores
+from bitsafe.patches.maths import snip_scores
 from bitsafe.patches.training.latent import LatentLinear
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
 
@@ -23,9 +23,7 @@ def score_weights(model: nn.Module, layers: Scored, answers: list[Sequence], bat
     with _input_gradients(model), _collecting(layers, scores):
         for batch in by_length(answers, batch_size):
             (-answer_logprobs(model, [answers[i] for i in batch]).sum()).backward()
-    for score in scores.values():
-        score /= len(answers)
-    return scores
+    return {name: score.div_(len(answers)) for name, score in scores.items()}  # in place: a copy would double the peak
 
 
 def weight_of(layer: LatentLinear | nn.Linear) -> Tensor:
