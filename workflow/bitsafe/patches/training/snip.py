@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from bitsafe.patches.maths import snip_scores
+from bitsafe.patches.shared.maths import snip_scores
 from bitsafe.patches.training.latent import LatentLinear
 from bitsafe.patches.training.sequences import Sequence, answer_logprobs, by_length
 
