@@ -13,8 +13,7 @@ class GradientStep:
 
     That unit, taken once over all quantized weights and whatever the mask, makes one learning rate fit models and β of
     any scale; the gradient still shrinks as the pairs are learnt, and the patch comes to rest by itself. A few weights
-    carry most of the gradient, and these a SNIP mask finds: under Adam, which gives every weight a step of one length,
-    a random mask of the same size repairs as well.
+    carry most of the gradient, and these a SNIP mask finds.
     """
 
     def __init__(self) -> None:
