@@ -104,18 +104,9 @@ def whole(bed: Bed, folder: Path) -> list[dict]:
         partial(measured, patch_parts.whole_ours, bed), lambda: trl(bed, dense, place, rates.pop(0)), count=len(RATES)
     )
     learned = [{key: found[key] for key in ("learning_rate", "margin", "loss")} for found in theirs]
-    facts = {
-        "steps": bed.settings.steps,
-        "batch_size": bed.settings.batch_size,
-        "snip_seconds": mine[0]["snip_seconds"],
-    }
-    facts |= {"margin": mine[0]["margin"], "loss": mine[0]["loss"]}
-    facts |= {
-        "peer_learned": learned,
-        "rank": RANK,
-        "peer_versions": theirs[0]["library"],
-        "peer_settings": theirs[0]["chosen"],
-    }
+    facts = {"steps": bed.settings.steps, "batch_size": bed.settings.batch_size, "rank": RANK}
+    facts |= {key: of(mine, key) for key in ("margin", "loss", "snip_wall_seconds")} | {"peer_learned": learned}
+    facts |= {"peer_versions": theirs[0]["library"], "peer_settings": theirs[0]["chosen"]}
     return against("whole patch qresafe", bed, mine, theirs, f"trl DPOTrainer, peft LoRA r {RANK}", **facts)
 
 
