@@ -1,6 +1,7 @@
 """A quantized cell on disk: which format it has, its layers, and copies of it with other codes."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import StrEnum
 from importlib import import_module
@@ -109,6 +110,12 @@ def owner(tensor: str, layers: set[str]) -> str | None:
         if name in layers:
             return None if parts[count:] == ["bias"] else name
     return None
+
+
+def unquantized(tensors: dict[str, Tensor], layers: Iterable[str]) -> dict[str, Tensor]:
+    """The stored tensors that are no part of these quantized layers."""
+    names = set(layers)
+    return {name: tensor for name, tensor in tensors.items() if owner(name, names) is None}
 
 
 def _with_adapter(artefact: Path, layers: dict[str, Layer]) -> dict[str, Layer]:

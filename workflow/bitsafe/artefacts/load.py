@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 
 from bitsafe.artefacts.activations import quantize_activations
-from bitsafe.artefacts.artefact import Format, dense_folder, format_of, layers_of, owner
+from bitsafe.artefacts.artefact import Format, dense_folder, format_of, layers_of, unquantized
 from bitsafe.artefacts.checkpoint import read_tensors
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.quiet import quiet
@@ -78,6 +78,6 @@ def dense_tensors(artefact: Path, dtype: torch.dtype) -> tuple[dict[str, Tensor]
     layers = layers_of(artefact, tensors)
     if not layers:
         raise CellError(f"{artefact}: its config says quantized, but no layer of it is")
-    names = set(layers)
-    kept = {name: tensor for name, tensor in tensors.items() if owner(name, names) is None}
-    return kept | {f"{name}.weight": layer.dense().to(dtype) for name, layer in layers.items()}, layers
+    return unquantized(tensors, layers) | {
+        f"{name}.weight": layer.dense().to(dtype) for name, layer in layers.items()
+    }, layers

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from bitsafe.artefacts.activations import FILE as ACTIVATIONS
-from bitsafe.artefacts.artefact import ADAPTER, owner
+from bitsafe.artefacts.artefact import ADAPTER, owner, unquantized
 from bitsafe.artefacts.checkpoint import copy_side_files, read_config, read_tensors, write_config, write_tensors
 from bitsafe.artefacts.kinds import kind_of
 from bitsafe.artefacts.layers import Layer
@@ -40,8 +40,7 @@ def rewrite(artefact: Path, out: Path, kind: str, layers: list[Layer]) -> None:
 
     What is not quantized, how activations are rounded and an adapter go along as they are.
     """
-    names, tensors = {layer.name for layer in layers}, read_tensors(artefact)
-    others = {name: tensor for name, tensor in tensors.items() if owner(name, names) is None}
+    others = unquantized(read_tensors(artefact), [layer.name for layer in layers])
     out.mkdir(exist_ok=True)
     write_own(out, artefact, kind, layers, others, kind_of(kind).settings_of(layers[0]))
     if (artefact / ACTIVATIONS).exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bitsafe.artefacts.artefact import Format, format_of, layers_of, owner
+from bitsafe.artefacts.artefact import Format, format_of, layers_of, unquantized
 from bitsafe.artefacts.checkpoint import read_tensors
 from bitsafe.artefacts.layers import Layer
 from bitsafe.artefacts.load import as_dtype
@@ -18,10 +18,9 @@ from bitsafe.patches.base import PatchJob
 
 @dataclass(frozen=True)
 class Rounded:
-    """layers: the quantized ones by name. others: tensors that are not quantized. teacher: where the source lies."""
+    """layers: the quantized ones by name. teacher: where the source lies."""
 
     layers: dict[str, Layer]
-    others: dict[str, Tensor]
     teacher: Path
     rescaling: dict[str, Rescaling]
 
@@ -43,12 +42,10 @@ def read_rounded(job: PatchJob) -> Rounded:
             raise _refusal(f"its codes stand for several weights each ({type(layer).__name__})")
         if layer.adapter:
             raise _refusal("it trained an adapter")
-    names = set(layers)
-    others = {name: tensor for name, tensor in tensors.items() if owner(name, names) is None}
-    rescaling = read_rescaling(job.artefact)
+    rescaling, others = read_rescaling(job.artefact), unquantized(tensors, layers)
     if not rescaling and (changed := _changed(others, read_tensors(job.teacher), as_dtype(job.dtype))):
         raise _refusal(f"it changed {changed} and left no {FILE} to say what it rounded")
-    return Rounded(layers, others, job.teacher, rescaling)
+    return Rounded(layers, job.teacher, rescaling)
 
 
 def _refusal(reason: str) -> UserError:
