@@ -40,7 +40,7 @@ def made_run(folder: Path, **changes) -> SimpleNamespace:
         folder=folder / "demo",
         name="demo",
         cells=CELLS,
-        benchmarks={name: SimpleNamespace(kind=kind) for name, kind in kinds.items()},
+        benchmarks={name: SimpleNamespace(kind=kind, asks=None) for name, kind in kinds.items()},
         decodings=["default"],
         judges=["keyword"],
         controls={"random_mask"},

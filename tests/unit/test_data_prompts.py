@@ -196,7 +196,7 @@ PUBLISHED = {
     "opensafetymini": 1067,
     "xstest_over_refusal": 250,
     "xstest_harmful": 200,
-    "mt_bench": 80,
+    "mt_bench": 160,
 }
 CATEGORIES = {"opensafetymini": 8, "mt_bench": 8, "strongreject": 6, "jailbreakbench_harmful": 10}
 

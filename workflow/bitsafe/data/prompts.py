@@ -1,7 +1,9 @@
 """Benchmark rows: whatever the source looks like, one shape comes out, checked.
 
 `{"id": str, "messages": [{"role", "content"}, …, last one user], "category": str, "cluster": str, "reference": [str]}`,
-and `extra` where the row of the table names a `task` (`bitsafe.data.tasks`): what its scorer needs besides.
+and where the row of the table names a `task` (`bitsafe.data.tasks`): `extra`, what its scorer needs besides; `after`, the
+id of the row whose answer this one goes on after; `choices`, `opens` and `right` of a question with options: their
+letters, the words that open the assistant's turn, and the right letter.
 """
 
 import re
@@ -15,6 +17,7 @@ from bitsafe.data.columns import first_of_each, left_by_sample, mapped, sampled
 from bitsafe.data.messages import check_messages
 from bitsafe.data.readers import read_table
 from bitsafe.data.sources import locate
+from bitsafe.data.turns import check_turns
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json, sha256_text
 
@@ -51,6 +54,9 @@ def checked_prompts(rows: list[dict], row: Mapping[str, Any], where: str) -> lis
         check_messages(item["messages"], f"{where}: row {item['id']}", ends_with="user")
         if row.get("reference") and not item["reference"]:
             raise UserError(f"{where}: row {item['id']}: no `reference` facts, and the row of the table promises them")
+        if bool(item.get("choices")) != (row.get("asks") == "choice"):
+            raise UserError(f"{where}.asks: {row.get('asks')}: `choice` is for rows with options, and for no others")
+    check_turns(rows, where)
     return rows
 
 
@@ -125,7 +131,7 @@ def _check_unique(items: list[dict], declared: int, path: Path) -> int:
         if item["id"] in ids:
             raise UserError(f"{path}: row {item['id']}: this id stands there twice: make ids unique")
         ids.add(item["id"])
-        same = sha256_json([[m.get("role"), level(str(m.get("content")))] for m in item["messages"]])
+        same = sha256_json([[m.get("role"), level(str(m.get("content")))] for m in item["messages"]] + _after(item))
         first = prompts.setdefault(same, item)
         if first is not item:
             repeated += 1
@@ -134,6 +140,11 @@ def _check_unique(items: list[dict], declared: int, path: Path) -> int:
             remedy = "remove one of them, or declare with `duplicates` how many there are"
             raise UserError(f"{path}: row {item['id']}: the same prompt as row {first['id']}: {remedy}")
     return repeated
+
+
+def _after(item: dict) -> list[str]:
+    """Later turns of two conversations may say the same."""
+    return [item["after"]] if item.get("after") else []
 
 
 def level(text: str) -> str:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bitsafe.data.turns import following, name_of, waves
 from bitsafe.files import sha256_json, write_jsonl
-from bitsafe.generate import engine
+from bitsafe.generate import engine, options
 from bitsafe.generate.device import arithmetic, place
+from bitsafe.generate.prompts import dressed
 from bitsafe.generate.store import AnswerStore
 
 STORE = "answers.store.jsonl"
@@ -69,24 +71,44 @@ def answer_all(
     job: GenerateJob, store: AnswerStore, model: Load, rows: list[dict], decoding: str, label: str, counts: Counts
 ) -> list[dict]:
     """Answer rows of one benchmark under one decoding, in the order of the benchmark, samples together."""
+    asked = [item | {"sample": sample} for item in rows for sample in range(job.samples)]
+    done: dict[tuple, tuple[dict, str]] = {}  # rows as they were put, and their answers
+    said: dict[tuple, dict] = {}
+    for wave in waves(asked):
+        put = [following(asked[i], asked[i], done) for i in wave]
+        for item, answer in zip(put, answer_wave(job, store, model, put, decoding, label, counts)):
+            as_put = item | {"messages": dressed(item["messages"], job.decodings[decoding])}
+            done[name_of(item, item)], said[name_of(item, item)] = (as_put, answer["answer"]), answer
+    return [{"id": item["id"], "sample": item["sample"], **said[name_of(item, item)]} for item in asked]
+
+
+def answer_wave(
+    job: GenerateJob, store: AnswerStore, model: Load, asked: list[dict], decoding: str, label: str, counts: Counts
+) -> list[dict]:
+    """Answers to rows that wait for no answer of each other, in their order."""
     row = job.decodings[decoding]
     seed = job.seed + row.get("reseed", 0)
-    asked = [item | {"sample": sample} for item in rows for sample in range(job.samples)]
     keys = [key_of(job, item, row, seed) for item in asked]
     missing = {place for place, key in enumerate(keys) if key not in store}
     counts.found += len(asked) - len(missing)
     if missing:
         arguments = (*model(), asked, row, job.max_new_tokens, job.batch_size, seed)
-        for batch in engine.answer(*arguments, wanted=missing, progress=label):
-            counts.generated += store.add(
-                (keys[one.index], {"answer": one.text, "n_tokens": one.n_tokens, "finish": one.finish}) for one in batch
-            )
+        for batch in options.answer(*arguments, wanted=missing, progress=label):
+            counts.generated += store.add((keys[one.index], stored(one)) for one in batch)
             counts.tokens += sum(one.n_tokens for one in batch)
-    return [{"id": item["id"], "sample": item["sample"], **store[key]} for item, key in zip(asked, keys)]
+    return [store[key] for key in keys]
+
+
+def stored(one: engine.Answer | options.Choice) -> dict[str, Any]:
+    """What is kept of an answer: {"answer", "n_tokens", "finish"}, and of a choice its "options"."""
+    said = one._asdict()
+    return {"answer": said.pop("text")} | {name: value for name, value in said.items() if name != "index"}
 
 
 def key_of(job: GenerateJob, item: dict, decoding: dict[str, Any], seed: int) -> str:
     """Content key of an answer: what moves it, and nothing else (names, ids and order do not)."""
     plan = [decoding.get("plan"), job.batch_size]
     drawn = [engine.spoken(decoding), seed, item["sample"], job.max_new_tokens]
+    if item.get("choices"):
+        drawn = options.asked_by(item, decoding, seed)
     return sha256_json([engine.VERSION, arithmetic(), job.identity, item["messages"], drawn, plan])

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from bitsafe.data.turns import with_conversations
 from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, sha256_text, write_jsonl
 from bitsafe.judges.degenerate import degenerate
@@ -113,7 +114,7 @@ def asked_of(
 
 
 def read_answers(file: Path, rows: list[dict], samples: int = 1) -> list[tuple[dict, dict]]:
-    """Each prompt with each of its answers, in the order of the benchmark."""
+    """Each prompt, with the conversation before it, and each of its answers, in the order of the benchmark."""
     found: dict[tuple[str, int], dict] = {}
     for answer in read_jsonl(file):
         key = (answer.get("id"), answer.get("sample"))
@@ -126,7 +127,7 @@ def read_answers(file: Path, rows: list[dict], samples: int = 1) -> list[tuple[d
         raise UserError(f"{file}: {len(missing)} of {len(pairs)} answers are missing (first: {missing[0]}): {_AGAIN}")
     if found:
         raise UserError(f"{file}: row {next(iter(found))[0]} answers no prompt of the benchmark: {_AGAIN}")
-    return pairs
+    return with_conversations(pairs)
 
 
 _AGAIN = "delete the file and run `generate` of this cell again"
@@ -144,5 +145,6 @@ def verdict_row(row: dict, answer: dict, verdict: dict[str, Any]) -> dict[str, A
         "cluster": row["cluster"],
         **{key: verdict[key] for key in ("verdict", "reason", "refused", "value")},
         "degenerate": bool(verdict.get("degenerate")) or degenerate(text, row["messages"][-1]["content"]),
+        **{key: verdict[key] for key in ("said", "right") if key in verdict},
         "answer_sha": sha256_text(text),
     }

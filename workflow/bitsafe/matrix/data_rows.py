@@ -81,6 +81,9 @@ class BenchmarkRow(DatasetRow):
 
     kind: Kind
     reference: bool = Field(False, description="rows carry reference facts, which the judge `reference` needs")
+    asks: Literal["choice"] | None = Field(
+        None, description="choice: questions with options, answered by the likeliest letter; only such judges read them"
+    )
 
 
 def check_declared(where: str, row: DatasetRow) -> None:

@@ -21,7 +21,7 @@ UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance
 # keys that rows did not have from the beginning: unset, they move no recipe
 LATER = {
     *("user_prefix", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
-    *("kinds", "pairwise", "reads"),
+    *("kinds", "pairwise", "reads", "asks"),
 }
 
 
@@ -58,7 +58,8 @@ def patch(run: Run, cell: Cell) -> dict:
 
 def generate(run: Run, cell: Cell) -> dict:
     model = run.model(cell.model)
-    return {
+    chosen = any(row.asks == "choice" for row in run.benchmarks.values())
+    return ({"options": version("bitsafe.generate.options")} if chosen else {}) | {
         "version": version("bitsafe.generate.engine"),
         "benchmarks": {name: data_identity(row) for name, row in run.benchmarks.items()},
         "decodings": {name: row_identity(run.decoding(name)) for name in run.decodings_of(cell)},

@@ -129,6 +129,8 @@ class Run:
 
     def judge_applies(self, judge: str, benchmark: str) -> bool:
         asked, row = self.benchmarks[benchmark], self.judge(judge)
+        if asked.asks != row.asks:
+            return False
         return (asked.reference or not row.needs_reference) and (row.kinds is None or asked.kind in row.kinds)
 
     @property

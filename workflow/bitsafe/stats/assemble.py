@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from bitsafe.cells import Cell
 from bitsafe.matrix.run import AA, Run
 from bitsafe.stats.agreement import cohen_kappa, krippendorff_alpha
+from bitsafe.stats.choices import constant_columns
 from bitsafe.stats.contrasts import Family, Row, Settings, comparison_rows
 from bitsafe.stats.csvfile import COLUMNS, write_table
 from bitsafe.stats.quality import Labels, shipped
-from bitsafe.stats.scores import category_rows, replicate_rows, score_row, utility_row
+from bitsafe.stats.scores import category_rows, mean_and_interval, replicate_rows, score_row, utility_row
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
-from bitsafe.stats.verdicts import ASR, HARM_SCORE, OVER_REFUSAL, Metric, Names, Verdicts, metrics_of, read_verdicts
+from bitsafe.stats.verdicts import ASR, HARM_SCORE, OVER_REFUSAL, UTILITY, Metric, Names, Verdicts, metrics_of, read_verdicts
 
-VERSION = 4
+VERSION = 5
 HUMAN = "human"  # the judge whose verdicts are people's
 
 
@@ -111,8 +112,18 @@ def _add_utility(assembly: Assembly, family: Family, kind: str) -> None:
         assembly.add("comparisons", compared)
         by_contrast = _by_contrast(family, compared)
         for cell in family.cells:
-            row = utility_row(family, cell, metric, by_contrast, assembly.settings)
+            row = utility_row(family, cell, metric, by_contrast, assembly.settings) | _constant(assembly, family, cell)
             assembly.add("utility", [row | {"effective_bits": assembly.bits[cell]}])
+
+
+def _constant(assembly: Assembly, family: Family, cell: Cell) -> Row:
+    """How near a cell that chooses among options is to saying one letter always."""
+    benchmark, run = family.identity["benchmark"], assembly.run
+    if run.benchmarks[benchmark].asks != "choice" or cell not in family.verdicts:
+        return {}
+    outcome = UTILITY.of(family.verdicts[cell])
+    _, (low, _high) = mean_and_interval(outcome, family.verdicts[cell].cluster, assembly.settings.confidence)
+    return constant_columns(verdict_files(run, cell, *family.identity.values()), low)
 
 
 def _by_contrast(family: Family, rows: list[Row]) -> dict[tuple[Cell, str], Row]:

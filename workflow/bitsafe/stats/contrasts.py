@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsafe.cells import Cell
-from bitsafe.stats.intervals import cluster_totals, difference_interval, effective_n, is_binary
+from bitsafe.stats.intervals import cluster_interval, cluster_totals, difference_interval, effective_n, is_binary
 from bitsafe.stats.paired import dropped_bounds, holm, mcnemar_exact, paired_bootstrap, sign_flip
 from bitsafe.stats.power import mde
 from bitsafe.stats.quality import Labels
@@ -143,7 +143,7 @@ def _difference(pairs: Pairs, metric: Metric, settings: Settings) -> Row:
     _, sizes = cluster_totals(differences, clusters)
     mcnemar = sizes.max() == 1 and is_binary(np.abs(differences))
     up, down = int((differences > 0).sum()), int((differences < 0).sum())
-    return {
+    return _flip_rate(np.abs(differences), clusters, settings) | {
         "value": float(pairs.arm[scored].mean()),
         "baseline_value": float(pairs.reference[scored].mean()),
         "delta": float(differences.mean()),
@@ -156,6 +156,14 @@ def _difference(pairs: Pairs, metric: Metric, settings: Settings) -> Row:
         "n_clusters": len(sizes),
         "n_effective": effective_n(sizes),
     }
+
+
+def _flip_rate(flipped: NDArray, clusters: NDArray, settings: Settings) -> Row:
+    """The share of answers that went from right to wrong or back (Dutta et al. 2407.09141); blank for graded ones."""
+    if not is_binary(flipped):
+        return {}
+    low, high = cluster_interval(flipped, clusters, settings.confidence)
+    return {"flip_rate": float(flipped.mean()), "flip_low": low, "flip_high": high}
 
 
 def comparison_rows(family: Family, metric: Metric, settings: Settings) -> list[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsafe.files import write_text
+from bitsafe.stats.choices import COLUMNS as CONSTANT
 
 CELL = "run model method bits risk stage"
 MEASURED = f"{CELL} benchmark decoding judge"
@@ -22,6 +23,7 @@ SCORES_EXTRA = (
 )
 TAKEN = "patch_seconds cpu_seconds pair_seconds flops peak_memory_mb added_memory_mb peak_gpu_mb"
 COST = f"{TAKEN} n_preferences codes_changed"  # of a patch; states.cost says what each is
+FLIPS = "flip_rate flip_low flip_high"
 COLUMNS = {
     "cells": f"{CELL} replicates state reason effective_bits stored_bits bytes seconds {COST} params",
     "scores": f"{SCORES} {SCORES_EXTRA}",
@@ -31,12 +33,12 @@ COLUMNS = {
         "model method bits risk stage benchmark decoding judge metric n value low high baseline_cell baseline_value "
         "delta p p_holm mde "  # + extra
         "run n_dropped value_min value_max delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters "
-        "unusable_share effective_bits reason"
+        f"unusable_share effective_bits {FLIPS} {' '.join(CONSTANT)} reason"
     ),
     "comparisons": (
         f"{MEASURED} metric contrast baseline_cell n_pairs n_dropped n_at_risk n_flipped n_up n_down changed_share "
         "value baseline_value delta delta_low delta_high delta_best delta_worst n_clusters n_effective test p p_holm "
-        "holm_m psi0 mde mde_independent mde_reason reason"
+        f"holm_m psi0 mde mde_independent mde_reason {FLIPS} reason"
     ),
     "agreement": (
         "run model benchmark decoding outcome judge_a judge_b n n_dropped both only_a only_b neither agreement kappa "

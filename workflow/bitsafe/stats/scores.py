@@ -184,4 +184,6 @@ def utility_row(family: Family, cell: Cell, metric: Metric, comparisons: dict, s
     row |= {"n": n, "n_dropped": len(verdicts) - n, "value": value, "low": low, "high": high}
     row |= {"value_min": least, "value_max": greatest, "n_clusters": len(np.unique(verdicts.cluster))}
     row |= {"unusable_share": unusable_share(verdicts), "reason": "" if n else "no answer is scored"}
+    total = comparisons.get((cell, "total"), {})  # flips are told against full precision, of patched cells too
+    row |= {key: total.get(key) for key in ("flip_rate", "flip_low", "flip_high")}
     return row | _against(family, cell, metric, comparisons, "baseline_value")

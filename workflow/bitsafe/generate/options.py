@@ -1,0 +1,106 @@
+"""Questions with options: the probability of each option's letter at the next token, in one forward pass, no sampling.
+
+A letter counts as the model may write it after the words that open its turn: with a space before it, or without, if
+that is one token; the two are added up. The decoding's system prompt and prefix are part of the prompt; what else it
+says moves nothing, so every decoding and sample has the same answer.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bitsafe.errors import UserError
+from bitsafe.generate import engine
+from bitsafe.generate.prompts import prompt_ids
+
+VERSION = 1  # bump when a choice would change
+
+
+class Choice(NamedTuple):
+    index: int  # of the conversation
+    text: str  # the likeliest letter, the first of several; nothing where the logits are no numbers
+    n_tokens: int
+    finish: str
+    options: dict[str, float]  # natural log of each letter's probability among all tokens; {} where there is none
+
+
+def answer(model: Any, tokenizer: Any, conversations: Sequence[dict], *arguments: Any, **named: Any) -> Iterator[list]:
+    """`engine.answer`, or for rows with `choices` the same by `choose`. A benchmark has such rows alone, or none."""
+    ask = choose if conversations[0].get("choices") else engine.answer
+    return ask(model, tokenizer, conversations, *arguments, **named)
+
+
+def choose(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[dict],
+    decoding: dict[str, Any],
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int = 0,
+    *,
+    wanted: set[int] | None = None,
+    progress: str | None = None,
+) -> Iterator[list[Choice]]:
+    """One list of choices a batch; arguments as of `engine.answer`. conversations: {"messages", "choices", "opens"}."""
+    ids = [
+        [*prompt, *tokenizer(row["opens"], add_special_tokens=False)["input_ids"]]
+        for prompt, row in zip(prompt_ids(tokenizer, conversations, decoding), conversations)
+    ]
+    engine.check_room(model, conversations, ids, 1)
+    tokens = {row["opens"]: {} for row in conversations}
+    for row in conversations:
+        found = tokens[row["opens"]]
+        found |= {letter: letter_tokens(tokenizer, row["opens"], letter) for letter in row["choices"] if letter not in found}
+    batches = engine.plan_batches(
+        [len(row) for row in ids], batch_size, seed if decoding.get("plan") == "shuffled" else None
+    )
+    for batch in engine.track([b for b in batches if wanted is None or wanted.intersection(b)], progress):
+        scores = next_log_probabilities(model, [ids[i] for i in batch])
+        rows = [(i, conversations[i]) for i in batch]
+        yield [chosen(i, row["choices"], tokens[row["opens"]], line) for (i, row), line in zip(rows, scores)]
+
+
+def letter_tokens(tokenizer: Any, opens: str, letter: str) -> list[int]:
+    """The tokens that write a letter after `opens`, with a space before it and without; UserError if none does."""
+    before = tokenizer(opens, add_special_tokens=False)["input_ids"]
+    found = set()
+    for form in (f" {letter}", letter):
+        ids = tokenizer(opens + form, add_special_tokens=False)["input_ids"]
+        if ids[:-1] == before:
+            found.add(ids[-1])
+    if not found:
+        raise UserError(f"{tokenizer.name_or_path}: no one token writes {letter!r} after {opens!r}: leave such sets out")
+    return sorted(found)
+
+
+@torch.inference_mode()
+def next_log_probabilities(model: Any, ids: list[list[int]]) -> Tensor:
+    """log p of every token to come next [rows, vocabulary], float32 on the CPU; prompts are padded on the left."""
+    width = max(map(len, ids))
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    inputs = torch.tensor([[row[0]] * (width - len(row)) + row for row in ids], device=model.device)
+    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    try:
+        out = model(inputs, attention_mask=mask, position_ids=places, logits_to_keep=1, use_cache=False)
+    except torch.OutOfMemoryError as error:
+        remedy = f"lower `generate: batch_size` (now {len(ids)} prompts of up to {width} tokens)"
+        raise UserError(f"config.yaml: the GPU's memory is full: {remedy}") from error
+    return out.logits[:, -1].float().log_softmax(-1).cpu()
+
+
+def chosen(index: int, letters: Sequence[str], tokens: dict[str, list[int]], scores: Tensor) -> Choice:
+    """The likeliest of the letters by the log-probabilities of all tokens [vocabulary]."""
+    options = {letter: float(scores[tokens[letter]].logsumexp(0)) for letter in letters}
+    if any(value != value for value in options.values()):
+        return Choice(index, "", 0, "choice", {})
+    rounded = {letter: round(value, 6) for letter, value in options.items()}
+    return Choice(index, max(letters, key=rounded.__getitem__), 0, "choice", rounded)
+
+
+def asked_by(item: dict, decoding: dict[str, Any], seed: int) -> list:
+    """What moves a choice besides the messages and the batch plan: part of the key under which it is kept."""
+    put = [decoding.get("system_prompt"), decoding.get("user_prefix")]
+    return ["options", VERSION, item["choices"], item["opens"], put, seed if decoding.get("plan") else None]
