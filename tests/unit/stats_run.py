@@ -49,7 +49,9 @@ def made_run(folder: Path, **changes) -> SimpleNamespace:
         judge=lambda name: SimpleNamespace(module=f"bitsafe.judges.{name}", params={"made": True}),
         judge_applies=lambda judge, benchmark: True,
         params=lambda cell: {"tau": 0.2} if cell.is_patched else {},
-        config=SimpleNamespace(score=SimpleNamespace(permutations=2000, confidence=0.95)),
+        config=SimpleNamespace(
+            score=SimpleNamespace(permutations=2000, confidence=0.95), distance=SimpleNamespace(tokens=0)
+        ),
     )
     run.replicates = lambda model: run.copies
     vars(run).update(changes)

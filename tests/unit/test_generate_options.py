@@ -106,7 +106,9 @@ def test_what_moves_a_choice_asks_again(tmp_path: Path) -> None:
     assert asked(decodings={"system": {"system_prompt": "Be right."}}) == len(ROWS)
     assert asked(decodings={"greedy_aa": second_arm({})}) == len(ROWS)
     free = [{"id": row["id"], "messages": row["messages"]} for row in ROWS]
-    assert asked(benchmarks={"b": free}, decodings={"greedy": {}}) == len(ROWS), "a letter is no answer to the same words"
+    assert asked(benchmarks={"b": free}, decodings={"greedy": {}}) == len(ROWS), (
+        "a letter is no answer to the same words"
+    )
 
 
 def test_a_prompt_without_room_is_named() -> None:

@@ -81,7 +81,9 @@ def test_each_sample_goes_on_from_its_own_answer_and_nothing_is_asked_twice(tmp_
     again = generate_replicate(job(tmp_path, load=None))
     assert (again.found, again.generated) == (10, 0) and read_jsonl(tmp_path / "answers/b.d.jsonl") == found
 
-    pairs = {(row["id"], answer["sample"]): row for row, answer in read_answers(tmp_path / "answers/b.d.jsonl", ROWS, 2)}
+    pairs = {
+        (row["id"], answer["sample"]): row for row, answer in read_answers(tmp_path / "answers/b.d.jsonl", ROWS, 2)
+    }
     answers = {(row["id"], row["sample"]): row["answer"] for row in found}
     for sample in (0, 1):
         first, reply, second = pairs["1-2", sample]["messages"]

@@ -92,6 +92,7 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
     step(commands, "patch", "patch the replicates of one cell", "cell")
     step(commands, "generate", "answer the benchmarks with one cell", "cell")
     step(commands, "judge", "judge the answers of one cell with one judge", "cell", "judge")
+    step(commands, "distance", "measure how far one cell lies from full precision", "cell")
     step(commands, "near_duplicates", "compare what cells learn from with what they are asked")
     step(commands, "score", "score every cell, with intervals and paired contrasts")
     step(commands, "tabulate", "write the tables of patches, what they did beside what they cost")
@@ -100,6 +101,7 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
 
 
 STEPS = {name: f"bitsafe.steps.{name}:{name}" for name in ("fetch_model", "quantize", "patch", "generate", "judge")}
+STEPS |= {"distance": "bitsafe.distance.step:distance"}
 STEPS |= {"near_duplicates": "bitsafe.steps.near_duplicates:near_duplicates"}
 STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report")}
 
@@ -131,7 +133,7 @@ def run_step(name: str, run: Run, nouns: list[Cell | str]) -> None:
 
         for cell in cells:
             folders = [run.replicate_folder(cell, k) for k in range(run.replicates(cell.model))]
-            below = ["verdicts", str(nouns[1])] if name == "judge" else []
+            below = {"judge": ["verdicts", str(nouns[-1])], "distance": ["distance"]}.get(name, [])
             tell_unless_told([folder.joinpath(*below) for folder in folders], " ".join([name, *below[1:]]), error)
         raise
 

@@ -33,6 +33,13 @@ class Generate(Section):
     samples: int = Field(1, description="answers drawn for each prompt", ge=1)
 
 
+class Distance(Section):
+    """How far cells lie from full precision, token by token (docs/utility.md)."""
+
+    tokens: int = Field(0, description="tokens of full precision's answers, a benchmark; 0: not measured", ge=0)
+    top: int = Field(256, description="its likeliest tokens that are kept one by one; the others count as one", ge=1)
+
+
 class Score(Section):
     """Statistics (docs/statistics.md)."""
 
@@ -76,6 +83,7 @@ class Config(Section):
     decodings: list[str] = Field(["default"], description="rows of workflow/tables/decodings.yaml", min_length=1)
     judges: list[str] = Field(["keyword", "reference"], description="rows of workflow/tables/judges.yaml", min_length=1)
     generate: Generate = Field(default_factory=Generate, description="answering the benchmarks")
+    distance: Distance = Field(default_factory=Distance, description="distance from full precision, token by token")
     score: Score = Field(default_factory=Score, description="statistics")
     report: Report = Field(default_factory=Report, description="the page people read")
     tables: dict[str, dict[str, dict[str, Any]]] = Field(

@@ -164,3 +164,10 @@ def compared_with(run: Run, wildcards: Any) -> list[str]:
     """The answers of full precision, which a pairwise judge reads beside the cell's own."""
     baseline = Cell(wildcards.model, "full", 16)
     return [str(run.at(baseline, "answers.json"))] if run.judge(wildcards.judge).pairwise else []
+
+
+def measured_on(run: Run, wildcards: Any) -> str:
+    """What the distance of a cell rests on: full precision's answers for itself, its texts for every other cell."""
+    baseline = Cell(wildcards.model, "full", 16)
+    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, wildcards.stage)
+    return str(run.at(baseline, "answers.json" if cell == baseline else "distance.json"))

@@ -2,12 +2,12 @@
 Scoring and reporting: from the verdicts of all cells to tables, figures and the page.
 
 REQUIRED INPUTS:
-    verdicts.<judge>.json of every cell and judge
+    verdicts.<judge>.json of every cell and judge; distance.json of every cell if asked for
 
 OUTPUTS, below <results>/<run>/:
     score.json                                index: the CSV files with their hashes
     cells.csv, scores.csv, scores_by_replicate.csv, scores_by_category.csv, utility.csv, comparisons.csv, agreement.csv,
-    judge_quality.csv
+    judge_quality.csv, distance.csv
     tables/patches.{csv,md}                   each patch: what it gave back, what it spoiled and what it took
     figures/asr_by_risk.{pdf,png,csv}         the figure and the data it shows
     figures/ablation_<setting>.{pdf,png,csv}  the same for each setting in which patches of the run differ alone
@@ -19,6 +19,7 @@ rule score:
     """Scoring every cell, with intervals and paired contrasts."""
     input:
         [str(path) for _cell, _judge, path in RUN.judge_files()],
+        [str(path) for path in RUN.distance_files()],
     output:
         f"{OUT}/score.json",
     log:

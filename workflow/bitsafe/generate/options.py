@@ -53,7 +53,9 @@ def choose(
     tokens = {row["opens"]: {} for row in conversations}
     for row in conversations:
         found = tokens[row["opens"]]
-        found |= {letter: letter_tokens(tokenizer, row["opens"], letter) for letter in row["choices"] if letter not in found}
+        found |= {
+            letter: letter_tokens(tokenizer, row["opens"], letter) for letter in row["choices"] if letter not in found
+        }
     batches = engine.plan_batches(
         [len(row) for row in ids], batch_size, seed if decoding.get("plan") == "shuffled" else None
     )
@@ -72,7 +74,9 @@ def letter_tokens(tokenizer: Any, opens: str, letter: str) -> list[int]:
         if ids[:-1] == before:
             found.add(ids[-1])
     if not found:
-        raise UserError(f"{tokenizer.name_or_path}: no one token writes {letter!r} after {opens!r}: leave such sets out")
+        raise UserError(
+            f"{tokenizer.name_or_path}: no one token writes {letter!r} after {opens!r}: leave such sets out"
+        )
     return sorted(found)
 
 

@@ -8,7 +8,7 @@ from bitsafe.config import read_config
 from bitsafe.matrix.progress import Job, jobs
 from bitsafe.matrix.run import Run
 
-STEPS = ("quantize", "patch", "generate", "judge")
+STEPS = ("quantize", "patch", "generate", "distance", "judge")
 WORST_FIRST = ("failed", "running", "interrupted", "redo", "todo", "done")
 
 

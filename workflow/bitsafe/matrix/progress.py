@@ -32,6 +32,8 @@ def jobs(run: Run) -> Iterator[Job]:
         answering = _job(run, cell, "generate", "answers.json", made[cell], cell)
         yield making
         yield answering
+        if run.config.distance.tokens:
+            yield _job(run, cell, "distance", "distance.json", made[cell], cell)
         for judge in run.judges:
             yield _job(run, cell, "judge", f"verdicts.{judge}.json", answering.state == "done", cell, judge)
 
@@ -39,7 +41,7 @@ def jobs(run: Run) -> Iterator[Job]:
 def _job(run: Run, cell: Cell, step: str, file: str, upstream: bool, *nouns: Cell | str) -> Job:
     index = _read(run.at(cell, file))
     if index is None:
-        below = [] if step != "judge" else ["verdicts", str(nouns[1])]
+        below = {"judge": ["verdicts", str(nouns[-1])], "distance": ["distance"]}.get(step, [])
         return Job(cell, step, *_unfinished(run, cell, " ".join([step, *below[1:]]), below))
     current = upstream and index.get("recipe") == recipe(step, run, *nouns)
     return Job(cell, step, "done" if current else "redo", seconds=index.get("seconds"))

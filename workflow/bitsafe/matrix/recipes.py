@@ -71,6 +71,16 @@ def generate(run: Run, cell: Cell) -> dict:
     }
 
 
+def distance(run: Run, cell: Cell) -> dict:
+    return {
+        "version": version("bitsafe.distance.measures"),
+        "distance": run.config.distance.model_dump(),
+        "benchmarks": {name: data_identity(run.benchmarks[name]) for name in run.measured_benchmarks},
+        "decoding": row_identity(run.decoding(run.decodings[0])),
+        "replicates": run.replicates(cell.model),
+    }
+
+
 def judge(run: Run, cell: Cell, judge: str) -> dict:
     row = run.judge(judge)
     benchmarks = {name: data_identity(row) for name, row in run.benchmarks.items() if run.judge_applies(judge, name)}
@@ -85,7 +95,8 @@ def judge(run: Run, cell: Cell, judge: str) -> dict:
 
 
 def score(run: Run) -> dict:
-    return {
+    measured = {"distance": run.config.distance.model_dump()} if run.config.distance.tokens else {}
+    return measured | {
         "version": version("bitsafe.stats.assemble"),
         "score": run.config.score.model_dump(),
         "cells": [str(cell) for cell in run.cells],
@@ -125,6 +136,7 @@ SLICES: dict[str, Any] = {
     "quantize": quantize,
     "patch": patch,
     "generate": generate,
+    "distance": distance,
     "judge": judge,
     "score": score,
     "near_duplicates": near_duplicates,

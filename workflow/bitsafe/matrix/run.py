@@ -122,6 +122,11 @@ class Run:
         return rows
 
     @property
+    def measured_benchmarks(self) -> list[str]:
+        """Benchmarks that are answered in words, on which the distance from full precision is measured."""
+        return [name for name, row in self.benchmarks.items() if row.asks is None]
+
+    @property
     def judges(self) -> list[str]:
         for name in self.config.judges:
             self.judge(name)
@@ -232,7 +237,11 @@ class Run:
     def index_files(self) -> list[Path]:
         """The index files of every cell: of its artefacts, its answers and its verdicts."""
         made = [self.at(cell, name) for cell in self.cells for name in ("artefacts.json", "answers.json")]
-        return [*made, *(path for _cell, _judge, path in self.judge_files())]
+        return [*made, *self.distance_files(), *(path for _cell, _judge, path in self.judge_files())]
+
+    def distance_files(self) -> list[Path]:
+        """The index files of the distances from full precision, if they are asked for."""
+        return [self.at(cell, "distance.json") for cell in self.cells] if self.config.distance.tokens else []
 
     def judge_files(self) -> list[tuple[Cell, str, Path]]:
         """Cell, judge and the index file of its verdicts: what a finished run has."""

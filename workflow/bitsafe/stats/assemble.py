@@ -9,15 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsafe.cells import Cell
+from bitsafe.distance.rows import distance_rows
 from bitsafe.matrix.run import AA, Run
 from bitsafe.stats.agreement import cohen_kappa, krippendorff_alpha
-from bitsafe.stats.choices import constant_columns
 from bitsafe.stats.contrasts import Family, Row, Settings, comparison_rows
 from bitsafe.stats.csvfile import COLUMNS, write_table
 from bitsafe.stats.quality import Labels, shipped
-from bitsafe.stats.scores import category_rows, mean_and_interval, replicate_rows, score_row, utility_row
+from bitsafe.stats.scores import (
+    category_rows,
+    constant_columns,
+    mean_and_interval,
+    replicate_rows,
+    score_row,
+    utility_row,
+)
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
-from bitsafe.stats.verdicts import ASR, HARM_SCORE, OVER_REFUSAL, UTILITY, Metric, Names, Verdicts, metrics_of, read_verdicts
+from bitsafe.stats.verdicts import (
+    ASR,
+    HARM_SCORE,
+    OVER_REFUSAL,
+    UTILITY,
+    Metric,
+    Names,
+    Verdicts,
+    metrics_of,
+    read_verdicts,
+)
 
 VERSION = 5
 HUMAN = "human"  # the judge whose verdicts are people's
@@ -39,7 +56,7 @@ class Assembly:
 
 
 def assemble(run: Run) -> None:
-    """Write cells, scores (whole, by_replicate, by_category), utility, comparisons, agreement and judge_quality.csv."""
+    """Write cells, scores (whole, by_replicate, by_category), utility, comparisons, agreement, judge_quality and distance.csv."""
     failed = {cell: reason for cell in run.cells if (reason := failure(run, cell))}
     bits = {cell: None if cell in failed else measures(run, cell)["effective_bits"] for cell in run.cells}
     score = run.config.score
@@ -49,6 +66,8 @@ def assemble(run: Run) -> None:
             names = Names()
             for decoding in run.decodings:
                 _add_measurements(assembly, model, benchmark, decoding, names)
+    if run.config.distance.tokens:
+        assembly.add("distance", list(distance_rows(run)))
     assembly.tables["cells"] = [cell_row(run, cell, assembly.blanks[cell]) for cell in run.cells]
     for name, rows in assembly.tables.items():
         write_table(run.folder, name, rows)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bitsafe.files import write_text
-from bitsafe.stats.choices import COLUMNS as CONSTANT
 
 CELL = "run model method bits risk stage"
 MEASURED = f"{CELL} benchmark decoding judge"
@@ -24,6 +23,7 @@ SCORES_EXTRA = (
 TAKEN = "patch_seconds cpu_seconds pair_seconds flops peak_memory_mb added_memory_mb peak_gpu_mb"
 COST = f"{TAKEN} n_preferences codes_changed"  # of a patch; states.cost says what each is
 FLIPS = "flip_rate flip_low flip_high"
+CONSTANT = "constant_share constant_letter constant_value equals_constant"
 COLUMNS = {
     "cells": f"{CELL} replicates state reason effective_bits stored_bits bytes seconds {COST} params",
     "scores": f"{SCORES} {SCORES_EXTRA}",
@@ -33,7 +33,7 @@ COLUMNS = {
         "model method bits risk stage benchmark decoding judge metric n value low high baseline_cell baseline_value "
         "delta p p_holm mde "  # + extra
         "run n_dropped value_min value_max delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters "
-        f"unusable_share effective_bits {FLIPS} {' '.join(CONSTANT)} reason"
+        f"unusable_share effective_bits {FLIPS} {CONSTANT} reason"
     ),
     "comparisons": (
         f"{MEASURED} metric contrast baseline_cell n_pairs n_dropped n_at_risk n_flipped n_up n_down changed_share "
@@ -43,6 +43,10 @@ COLUMNS = {
     "agreement": (
         "run model benchmark decoding outcome judge_a judge_b n n_dropped both only_a only_b neither agreement kappa "
         "kappa_low kappa_high n_clusters reason"
+    ),
+    "distance": (
+        f"{CELL} prompts benchmark decoding n_answers n_tokens kl kl_low kl_high top1_agreement top1_low top1_high "
+        "perplexity perplexity_full beyond reason"
     ),
     "judge_quality": (
         "run model benchmark decoding outcome judge source n_labels hits misses false_alarms correct_rejections "

@@ -8,12 +8,16 @@ Definitions (design §4), over n answers of all replicates:
 - unusable_share = unscored or degenerate / n. Above 10 % the cell is not resolvable.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitsafe.cells import Cell
+from bitsafe.files import read_jsonl
 from bitsafe.stats.contrasts import Family, Settings, references
 from bitsafe.stats.intervals import Interval, cluster_interval
 from bitsafe.stats.quality import corrected_rate
@@ -187,3 +191,21 @@ def utility_row(family: Family, cell: Cell, metric: Metric, comparisons: dict, s
     total = comparisons.get((cell, "total"), {})  # flips are told against full precision, of patched cells too
     row |= {key: total.get(key) for key in ("flip_rate", "flip_low", "flip_high")}
     return row | _against(family, cell, metric, comparisons, "baseline_value")
+
+
+def constant_columns(files: Sequence[Path], low: float) -> Row:
+    """Columns of utility.csv from the verdict files of the judge `choice`; `low`: lower bound of the accuracy.
+
+    constant_letter, constant_share: the letter said most often, and its share of the scored answers. constant_value: the
+    accuracy of the best constant predictor on the same questions. equals_constant: the accuracy's interval contains
+    it, or lies below it: the cell is not shown to be better than a letter said always. Published rows of SafetyBench
+    equal the score of A to every question, which is 36 to 38 %, not 25 % (arXiv 2502.15799, Table 7).
+    """
+    pairs = [(row["said"], row["right"]) for file in files for row in read_jsonl(file) if "said" in row]
+    if not pairs:
+        return {}
+    said, right = (Counter(letters) for letters in zip(*pairs))
+    letter, count = max(said.items(), key=lambda item: (item[1], item[0]))
+    best = max(right.values()) / len(pairs)
+    told = {"constant_share": count / len(pairs), "constant_letter": letter, "constant_value": best}
+    return told | {"equals_constant": bool(low <= best)}
