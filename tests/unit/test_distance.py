@@ -98,7 +98,7 @@ def test_no_answers_leave_no_texts_and_a_torn_file_is_named(tmp_path: Path) -> N
     write_texts(tmp_path / "t.safetensors", [], [])
     assert list(read_texts(tmp_path / "t.safetensors")) == []
     (tmp_path / "t.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="cannot be read .* delete distance.json of full precision"):
+    with pytest.raises(UserError, match=r"cannot be read .* delete distance.json of full precision"):
         list(read_texts(tmp_path / "t.safetensors"))
 
 

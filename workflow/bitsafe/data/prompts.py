@@ -1,9 +1,11 @@
 """Benchmark rows: whatever the source looks like, one shape comes out, checked.
 
 `{"id": str, "messages": [{"role", "content"}, …, last one user], "category": str, "cluster": str, "reference": [str]}`,
-and where the row of the table names a `task` (`bitsafe.data.tasks`): `extra`, what its scorer needs besides; `after`, the
-id of the row whose answer this one goes on after; `choices`, `opens` and `right` of a question with options: their
-letters, the words that open the assistant's turn, and the right letter.
+and where the row of the table names a `task` (`bitsafe.data.tasks`):
+- `extra`: what its scorer needs besides;
+- `after`: the id of the row whose answer this one goes on after (a later turn);
+- `choices`, `opens` and `right` of a question with options: their letters, the words that open the assistant's turn,
+  and the right letter.
 """
 
 import re

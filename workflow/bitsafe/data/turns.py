@@ -1,8 +1,8 @@
 """Conversations of several turns: a row of a benchmark may go on where the answer to another row ends.
 
-Its `after` names that row, which stands before it. Each turn is a row, an answer and a verdict of its own; the turns of a
-conversation share a cluster. What is asked then holds the model's own earlier answer, so two arms are asked
-different things from the second turn on.
+Its `after` names that row, which stands before it. Each turn is a row, an answer and a verdict of its own; the turns of
+a conversation share a cluster. What is asked then holds the model's own earlier answer, so two arms are asked different
+things from the second turn on.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The texts that every cell is measured on: full precision's answers to the run's prompts, with what it thought of them.
+"""The texts that every cell is measured on: full precision's answers to the run's prompts, and what it thought of them.
 
 Two large models are never held at once: full precision leaves its likeliest tokens at each place in a file, beside
 the ids of the texts, and every other cell reads that file.
@@ -22,7 +22,7 @@ from bitsafe.generate.prompts import prompt_ids
 def fixed_texts(
     tokenizer: Any, pairs: Sequence[tuple[dict, dict]], decoding: Mapping[str, Any], tokens: int
 ) -> list[Text]:
-    """Prompts and their answers, drawn by the hash of their ids until `tokens` answer tokens are there; the last is cut.
+    """Prompts and answers, drawn by the hash of their ids until `tokens` answer tokens are there; the last is cut.
 
     The answer's text is tokenized anew, and ends with the end token if the model ended it. Empty answers have no token
     to compare and are left out.

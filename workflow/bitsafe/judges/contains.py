@@ -1,8 +1,8 @@
 """Judge `contains`: does the answer hold the gold answer? The in-accuracy of arXiv 2502.15799 on HotpotQA.
 
-Both are normalised as SQuAD's scorer does (Rajpurkar et al. 1606.05250): lower case, no punctuation, no articles, single
-spaces. The gold answer must stand there as whole words: the paper says "contained", by which the gold answer `no`
-would stand in `nothing`.
+Both are normalised as SQuAD's scorer does (Rajpurkar et al. 1606.05250): lower case, no punctuation, no articles,
+single spaces. The gold answer must stand there as whole words: the paper says "contained", by which the gold answer
+`no` would stand in `nothing`.
 
 What it cannot see: a right answer in other words, and a wrong one that names the gold answer on its way. A long answer
 has more chances than a short one, so a model that babbles names may gain.

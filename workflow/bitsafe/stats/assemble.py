@@ -56,7 +56,7 @@ class Assembly:
 
 
 def assemble(run: Run) -> None:
-    """Write cells, scores (whole, by_replicate, by_category), utility, comparisons, agreement, judge_quality and distance.csv."""
+    """Write cells, scores (whole, by_replicate, by_category), utility, comparisons and the tables beside them."""
     failed = {cell: reason for cell in run.cells if (reason := failure(run, cell))}
     bits = {cell: None if cell in failed else measures(run, cell)["effective_bits"] for cell in run.cells}
     score = run.config.score

@@ -196,8 +196,8 @@ def utility_row(family: Family, cell: Cell, metric: Metric, comparisons: dict, s
 def constant_columns(files: Sequence[Path], low: float) -> Row:
     """Columns of utility.csv from the verdict files of the judge `choice`; `low`: lower bound of the accuracy.
 
-    constant_letter, constant_share: the letter said most often, and its share of the scored answers. constant_value: the
-    accuracy of the best constant predictor on the same questions. equals_constant: the accuracy's interval contains
+    constant_letter, constant_share: the letter said most often, and its share of the scored answers. constant_value:
+    the accuracy of the best constant predictor on the same questions. equals_constant: the accuracy's interval contains
     it, or lies below it: the cell is not shown to be better than a letter said always. Published rows of SafetyBench
     equal the score of A to every question, which is 36 to 38 %, not 25 % (arXiv 2502.15799, Table 7).
     """
