@@ -96,3 +96,18 @@ def test_the_first_turn_is_answered_as_a_row_of_its_own_would_be(tmp_path: Path)
     alone = [row for row in ROWS if "after" not in row]
     generate_replicate(job(tmp_path, benchmarks={"a": alone}))
     assert generate_replicate(job(tmp_path)).found == 4
+
+
+def test_a_judge_sees_the_conversation_before_the_turn_it_grades() -> None:
+    from bitsafe.data.turns import with_conversations
+    from bitsafe.judges.asking.requests import prompt, schema_of
+    from bitsafe.judges.asking.rubric import read_rubric
+    from bitsafe.judges.asking.settings import Params
+    from bitsafe.matrix.tables import ROOT
+
+    rubric = read_rubric(ROOT / "workflow/bitsafe/judges/rubrics/mt_bench.yaml")
+    said = [{"sample": 0, "answer": text} for text in ("The sea is wide.", "Wide sea.")]
+    (_, _), (row, answer) = with_conversations(zip(ROWS[:2], said))
+    shown = prompt(row, {"REPLY": answer["answer"]}, rubric.told(""), 8000, schema_of(rubric, Params(model="m")))
+    places = [shown.index(text) for text in ("Write of the sea.", "The sea is wide.", "Shorten it.", "Wide sea.")]
+    assert places == sorted(places) and "EARLIER ASSISTANT TURN" in shown

@@ -199,7 +199,7 @@ def constant_columns(files: Sequence[Path], low: float) -> Row:
     constant_letter, constant_share: the letter said most often, and its share of the scored answers. constant_value:
     the accuracy of the best constant predictor on the same questions. equals_constant: the accuracy's interval contains
     it, or lies below it: the cell is not shown to be better than a letter said always. Published rows of SafetyBench
-    equal the score of A to every question, which is 36 to 38 %, not 25 % (arXiv 2502.15799, Table 7).
+    equal the score of A to every question, which is 35.8 to 37.9 %, not 25 % (arXiv 2502.15799, Table 7).
     """
     pairs = [(row["said"], row["right"]) for file in files for row in read_jsonl(file) if "said" in row]
     if not pairs:
