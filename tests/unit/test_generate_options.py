@@ -68,7 +68,7 @@ def test_a_letter_with_and_without_its_space_counts_together() -> None:
     scores[both] = torch.tensor([0.1, 0.2]).log()
     scores[tokenizer.convert_tokens_to_ids("B")] = torch.tensor(0.25).log()
     tokens = {"A": both, "B": options.letter_tokens(tokenizer, "Answer:", "B")}
-    one = options.chosen(7, ["A", "B"], tokens, scores)
+    one = options.chosen(7, tokens, scores)
     assert one.text == "A" and one.index == 7
     assert one.options == pytest.approx({"A": torch.tensor(0.3).log().item(), "B": torch.tensor(0.25).log().item()})
 
@@ -80,8 +80,8 @@ def test_a_letter_of_several_tokens_is_an_error() -> None:
 
 def test_no_numbers_choose_nothing_and_ties_the_first() -> None:
     tokens = {"A": [0], "B": [1]}
-    assert options.chosen(0, "AB", tokens, torch.tensor([torch.nan, 0.0]))[1:] == ("", 0, "choice", {})
-    assert options.chosen(0, "AB", tokens, torch.tensor([-1.0, -1.0])).text == "A"
+    assert options.chosen(0, tokens, torch.tensor([torch.nan, 0.0]))[1:] == ("", 0, "choice", {})
+    assert options.chosen(0, tokens, torch.tensor([-1.0, -1.0])).text == "A"
 
 
 def test_choices_are_kept_and_shared_by_decodings_and_samples(tmp_path: Path) -> None:

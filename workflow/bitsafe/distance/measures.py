@@ -60,6 +60,7 @@ def kl_from(known: Known, log_q: Tensor) -> Tensor:
 def measured(known: Known, log_q: Tensor, text: Text) -> dict[str, Any]:
     """Sums over the answer's tokens: kl (nats), agree (same likeliest token), nll (nats), and `beyond`, the probability
     that full precision gives to tokens that are not known one by one."""
+    known = Known(*(tensor.to(log_q.device) for tensor in known))  # the last of several GPUs, perhaps
     answer = torch.tensor(text.ids[text.start :], device=log_q.device)
     return {
         "id": text.name,

@@ -38,7 +38,7 @@ def measure_replicate(run: Run, cell: Cell, replicate: int, folder: Path) -> dic
         texts = baseline / f"distance/{benchmark}.safetensors"
         if cell == cell.baseline:
             leave_texts(run, benchmark, model, tokenizer, folder, texts)
-        rows = [measured(on(known, model), log_probabilities(model, text), text) for text, known in read_texts(texts)]
+        rows = [measured(known, log_probabilities(model, text), text) for text, known in read_texts(texts)]
         file = f"distance/{benchmark}.jsonl"
         write_jsonl(folder / file, rows)
         files[file] = len(rows)
@@ -52,7 +52,3 @@ def leave_texts(run: Run, benchmark: str, model: Any, tokenizer: Any, folder: Pa
     pairs = read_answers(answers, benchmark_rows(run, benchmark), run.config.generate.samples)
     texts = fixed_texts(tokenizer, pairs, run.decoding(decoding).model_dump(), settings.tokens)
     write_texts(file, texts, [known_of(log_probabilities(model, text), settings.top) for text in texts])
-
-
-def on(known: Any, model: Any) -> Any:
-    return type(known)(*(tensor.to(model.device) for tensor in known))

@@ -45,24 +45,27 @@ def choose(
     progress: str | None = None,
 ) -> Iterator[list[Choice]]:
     """One list of choices a batch; arguments as of `engine.answer`. conversations: {"messages", "choices", "opens"}."""
-    ids = [
-        [*prompt, *tokenizer(row["opens"], add_special_tokens=False)["input_ids"]]
-        for prompt, row in zip(prompt_ids(tokenizer, conversations, decoding), conversations)
-    ]
+    ids = opened_prompts(tokenizer, conversations, decoding)
     engine.check_room(model, conversations, ids, 1)
-    tokens = {row["opens"]: {} for row in conversations}
-    for row in conversations:
-        found = tokens[row["opens"]]
-        found |= {
-            letter: letter_tokens(tokenizer, row["opens"], letter) for letter in row["choices"] if letter not in found
-        }
-    batches = engine.plan_batches(
-        [len(row) for row in ids], batch_size, seed if decoding.get("plan") == "shuffled" else None
-    )
+    tokens = {key: letter_tokens(tokenizer, *key) for key in letters_of(conversations)}
+    shuffled = seed if decoding.get("plan") == "shuffled" else None
+    batches = engine.plan_batches([len(row) for row in ids], batch_size, shuffled)
     for batch in engine.track([b for b in batches if wanted is None or wanted.intersection(b)], progress):
         scores = next_log_probabilities(model, [ids[i] for i in batch])
-        rows = [(i, conversations[i]) for i in batch]
-        yield [chosen(i, row["choices"], tokens[row["opens"]], line) for (i, row), line in zip(rows, scores)]
+        found = [{key[1]: tokens[key] for key in letters_of([conversations[i]])} for i in batch]
+        yield [chosen(*each) for each in zip(batch, found, scores)]
+
+
+def opened_prompts(tokenizer: Any, conversations: Sequence[dict], decoding: dict[str, Any]) -> list[list[int]]:
+    """Token ids of each prompt, the words that open the assistant's turn included."""
+    prompts = prompt_ids(tokenizer, conversations, decoding)
+    opens = [tokenizer(row["opens"], add_special_tokens=False)["input_ids"] for row in conversations]
+    return [[*prompt, *words] for prompt, words in zip(prompts, opens)]
+
+
+def letters_of(conversations: Sequence[dict]) -> list[tuple[str, str]]:
+    """Opening words and letter of every option, each pair once, in order."""
+    return list(dict.fromkeys((row["opens"], letter) for row in conversations for letter in row["choices"]))
 
 
 def letter_tokens(tokenizer: Any, opens: str, letter: str) -> list[int]:
@@ -95,13 +98,12 @@ def next_log_probabilities(model: Any, ids: list[list[int]]) -> Tensor:
     return out.logits[:, -1].float().log_softmax(-1).cpu()
 
 
-def chosen(index: int, letters: Sequence[str], tokens: dict[str, list[int]], scores: Tensor) -> Choice:
-    """The likeliest of the letters by the log-probabilities of all tokens [vocabulary]."""
-    options = {letter: float(scores[tokens[letter]].logsumexp(0)) for letter in letters}
+def chosen(index: int, tokens: dict[str, list[int]], scores: Tensor) -> Choice:
+    """The likeliest letter of `tokens`, its keys in order, by the log-probabilities of all tokens [vocabulary]."""
+    options = {letter: round(float(scores[ids].logsumexp(0)), 6) for letter, ids in tokens.items()}
     if any(value != value for value in options.values()):
         return Choice(index, "", 0, "choice", {})
-    rounded = {letter: round(value, 6) for letter, value in options.items()}
-    return Choice(index, max(letters, key=rounded.__getitem__), 0, "choice", rounded)
+    return Choice(index, max(options, key=options.__getitem__), 0, "choice", options)
 
 
 def asked_by(item: dict, decoding: dict[str, Any], seed: int) -> list:
