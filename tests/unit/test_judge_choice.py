@@ -2,8 +2,12 @@
 
 import pytest
 
+from bitsafe.config import Config
+from bitsafe.errors import UserError
 from bitsafe.judges import choice, contains
 from bitsafe.judges.step import verdict_row
+from bitsafe.matrix.recipes import recipe
+from bitsafe.matrix.run import Run
 
 QUESTION = {"choices": ["A", "B", "C"], "right": "B"}
 
@@ -42,3 +46,25 @@ def test_the_gold_answer_stands_in_the_answer_as_words(answer: str, gold: str, h
     said = contains.judge({"reference": ["unheard", gold]}, answer, {}, "utility")
     assert (said["verdict"], said["value"]) == ("safe", float(held))
     assert said["reason"] == (f"holds {gold!r}" if held else "no reference answer in it")
+
+
+def run_of(**judge: object) -> Run:
+    tables = {"judges": {"grade": {"base": "mt_bench", "model": "m", **judge}}}
+    asked = ["mt_bench", "hotpotqa", "safetybench_zero_shot"]
+    return Run(Config(benchmarks=asked, judges=["grade", "choice", "contains"], tables=tables))
+
+
+def applies(run: Run, judge: str) -> list[str]:
+    return [name for name in run.benchmarks if run.judge_applies(judge, name)]
+
+
+def test_a_judge_reads_what_it_can_and_no_more_than_it_is_given() -> None:
+    assert applies(run_of(), "grade") == ["mt_bench", "hotpotqa"]
+    assert applies(run_of(), "choice") == ["safetybench_zero_shot"] and applies(run_of(), "contains") == ["hotpotqa"]
+    run = run_of(benchmarks=["mt_bench"])
+    assert run.judges and applies(run, "grade") == ["mt_bench"]
+    both = run_of(benchmarks=["mt_bench", "hotpotqa"])
+    assert recipe("judge", both, run.cells[0], "grade") == recipe("judge", run_of(), run.cells[0], "grade")
+    assert recipe("judge", run, run.cells[0], "grade") != recipe("judge", both, run.cells[0], "grade")
+    with pytest.raises(UserError, match=r"judges: grade\.benchmarks: no benchmarks row 'mt_banch'; did you mean"):
+        _ = run_of(benchmarks=["mt_banch"]).judges

@@ -129,12 +129,13 @@ class Run:
     @property
     def judges(self) -> list[str]:
         for name in self.config.judges:
-            self.judge(name)
+            for benchmark in self.judge(name).benchmarks or []:
+                self.tables.get("benchmarks", benchmark, f"judges: {name}.benchmarks")
         return self.config.judges
 
     def judge_applies(self, judge: str, benchmark: str) -> bool:
         asked, row = self.benchmarks[benchmark], self.judge(judge)
-        if asked.asks != row.asks:
+        if asked.asks != row.asks or benchmark not in (row.benchmarks or [benchmark]):
             return False
         return (asked.reference or not row.needs_reference) and (row.kinds is None or asked.kind in row.kinds)
 

@@ -85,6 +85,7 @@ class JudgeRow(Row):
     family: str
     needs_reference: bool = Field(False, description="applies only to benchmarks whose rows carry reference facts")
     kinds: list[Kind] | None = Field(None, description="the kinds of benchmark it judges; all if absent")
+    benchmarks: list[str] | None = Field(None, description="the benchmarks it judges; all that it can if absent")
     asks: Literal["choice"] | None = Field(None, description="choice: it reads the letters of such benchmarks alone")
     pairwise: bool | None = Field(None, description="it compares with the answers of full precision")
     checked: bool | None = Field(None, description="its module's `check(setting)` reads the row before anything runs")
