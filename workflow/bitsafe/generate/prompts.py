@@ -12,7 +12,11 @@ def prompt_ids(tokenizer: Any, conversations: Sequence[dict], decoding: Mapping[
     """Token ids of each conversation as the decoding puts it, ready for the assistant's turn."""
     if not tokenizer.chat_template:
         raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template: use a chat model")
-    return [template(tokenizer, dressed(row["messages"], decoding)) for row in conversations]
+    said: dict[int, list[int]] = {}  # by the list of messages, which all samples and settings of a prompt share
+    for row in conversations:
+        if id(row["messages"]) not in said:
+            said[id(row["messages"])] = template(tokenizer, dressed(row["messages"], decoding))
+    return [said[id(row["messages"])] for row in conversations]
 
 
 def dressed(messages: list[dict], decoding: Mapping[str, Any]) -> list[dict]:

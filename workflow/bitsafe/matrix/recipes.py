@@ -16,7 +16,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT, DatasetRow, Row, version
 
 UNREAD = {"summary", "licence", "warning"}  # keys of a row that are for people: editing them reruns nothing
-LATER = {"user_prefix"}  # keys that rows did not have from the beginning: unset, they move no recipe
+LATER = {"user_prefix", "grid"}  # keys that rows did not have from the beginning: unset, they move no recipe
 
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:

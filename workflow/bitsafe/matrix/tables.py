@@ -7,10 +7,10 @@ import ast
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bitsafe.cells import RISKS
 from bitsafe.errors import UserError
@@ -103,6 +103,17 @@ class DecodingRow(Row):
     top_k: int | None = None
     system_prompt: str | None = Field(None, description="takes the place of the prompt's own")
     user_prefix: str | None = Field(None, description="set before the last user message, space included")
+    grid: dict[Literal["temperature", "top_p", "top_k"], list[Annotated[float, Field(gt=0)]]] | None = Field(
+        None, description="settings answered side by side: one knob at a time takes these values"
+    )
+
+    @model_validator(mode="after")
+    def _grid_is_drawn(self) -> "DecodingRow":
+        if self.grid is not None and (self.model_defaults or not self.do_sample):
+            raise ValueError("a `grid` needs `do_sample: true` and no `model_defaults`: its settings are explicit")
+        if self.grid is not None and not any(self.grid.values()):
+            raise ValueError("a `grid` needs at least one value of temperature, top_p or top_k")
+        return self
 
 
 class JudgeRow(Row):
