@@ -47,6 +47,7 @@ def made_run(folder: Path, **changes) -> SimpleNamespace:
         trained={"full", "ste"},
         copies=1,
         judge_applies=lambda judge, benchmark: True,
+        settings=lambda decoding: [],
         params=lambda cell: {"tau": 0.2} if cell.is_patched else {},
         config=SimpleNamespace(score=SimpleNamespace(permutations=2000, confidence=0.95)),
     )

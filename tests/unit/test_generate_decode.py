@@ -96,7 +96,7 @@ def test_penalties_of_a_checkpoint_equal_generate_in_any_padding(settings):
 
 
 def test_a_setting_of_a_checkpoint_that_is_not_known_is_refused():
-    with pytest.raises(UserError, match="min_p: 0.1 is not supported by `model_defaults`"):
+    with pytest.raises(UserError, match=r"min_p: 0\.1 is not supported by `model_defaults`"):
         processors_of(transformers.GenerationConfig(min_p=0.1), STOPS, "cpu")
     assert not processors_of(transformers.GenerationConfig(), STOPS, "cpu")
 

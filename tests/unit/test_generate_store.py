@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,8 @@ def job(folder: Path, **changes: object) -> GenerateJob:
     rows = [{"id": f"p{n}", "messages": [{"role": "user", "content": f"Open {n} {'!' * (n % 5)}"}]} for n in range(N)]
     sample = {"do_sample": True, "temperature": 1.0}
     given = {
-        "load": lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        "opened": lambda: nullcontext(partial(engine.answer, tiny_model.model(), tiny_model.tokenizer())),
+        "told": "here",
         "identity": "tiny",
         "folder": folder,
         "benchmarks": {"b": rows},
@@ -81,7 +84,7 @@ def test_a_second_job_finds_everything_and_loads_no_model(tmp_path: Path) -> Non
     def never() -> None:
         raise AssertionError("loaded")
 
-    assert counted(generate_replicate(job(tmp_path, load=never))) == (2 * N, 0)
+    assert counted(generate_replicate(job(tmp_path, opened=never))) == (2 * N, 0)
     assert all_answers(tmp_path) == before
     assert before["b.greedy.jsonl"][0].keys() == {"id", "sample", "answer", "n_tokens", "finish"}
 
@@ -96,7 +99,9 @@ def test_only_what_is_new_is_asked(tmp_path: Path) -> None:
     assert counted(generate_replicate(job(tmp_path, samples=2))) == (2 * N, 2 * N)
 
 
-@pytest.mark.parametrize("change", [{"identity": "other"}, {"max_new_tokens": 9}, {"seed": 1}, {"batch_size": 4}])
+@pytest.mark.parametrize(
+    "change", [{"identity": "other"}, {"told": "elsewhere"}, {"max_new_tokens": 9}, {"seed": 1}, {"batch_size": 4}]
+)
 def test_what_moves_an_answer_asks_again(change: dict, tmp_path: Path) -> None:
     generate_replicate(job(tmp_path))
     assert counted(generate_replicate(job(tmp_path, **change))) == (0, 2 * N)

@@ -5,10 +5,8 @@ the tables as one decoding with one answers file; in scores.csv it is `<name>_me
 `<name>_<setting>` (`grid49_top_p_0.7`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-SUMMARIES = ("mean", "worst", "any")
 
 
 def settings_of(decoding: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -24,10 +22,3 @@ def settings_of(decoding: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for knob, values in grid.items()
         for name, value in ((f"{knob}_{value:g}", value) for value in values)
     }
-
-
-def is_setting(decoding: str, decodings: Iterable[str]) -> bool:
-    """Whether this decoding of scores.csv is one setting of a grid that stands there too."""
-    grids = [name.removesuffix("_any") for name in decodings if name.endswith("_any")]
-    summaries = {f"{name}_{summary}" for name in grids for summary in SUMMARIES}
-    return decoding not in summaries and any(decoding.startswith(f"{name}_") for name in grids)

@@ -1,8 +1,9 @@
 """Judging the answers of one replicate with one judge: an answers file in, a verdicts file out, row by row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bitsafe.errors import UserError
@@ -30,15 +31,18 @@ def judge_replicate(
     benchmarks: Mapping[str, Benchmark],
     decodings: list[str],
     samples: int = 1,
+    settings: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Write verdicts/<name>/<benchmark>.<decoding>.jsonl below `folder` (a replicate's), each whole.
 
-    Returns rows by path relative to `folder`. Answers that are not those of the prompts are a UserError.
+    settings: those of each grid among the decodings. Returns rows by path relative to `folder`. Answers that are not
+    those of the prompts are a UserError.
     """
     files = {}
     for benchmark, asked in benchmarks.items():
         for decoding in decodings:
-            answers = read_answers(folder / f"answers/{benchmark}.{decoding}.jsonl", asked.rows, samples)
+            file = folder / f"answers/{benchmark}.{decoding}.jsonl"
+            answers = read_answers(file, asked.rows, samples, settings.get(decoding) or [None])
             verdicts = [verdict_row(judge, row, answer, params, asked.kind) for row, answer in answers]
             file = f"verdicts/{name}/{benchmark}.{decoding}.jsonl"
             write_jsonl(folder / file, verdicts)
@@ -46,15 +50,18 @@ def judge_replicate(
     return files
 
 
-def read_answers(file: Path, rows: list[dict], samples: int = 1) -> list[tuple[dict, dict]]:
-    """Each prompt with each of its answers, in the order of the benchmark."""
-    found: dict[tuple[str, int], dict] = {}
+def read_answers(
+    file: Path, rows: list[dict], samples: int = 1, settings: Sequence[str | None] = (None,)
+) -> list[tuple[dict, dict]]:
+    """Each prompt with each of its answers, in the order of the benchmark. settings: of a grid; None otherwise."""
+    found: dict[tuple, dict] = {}
     for answer in read_jsonl(file):
-        key = (answer.get("id"), answer.get("sample"))
+        key = (answer.get("id"), answer.get("setting"), answer.get("sample"))
         if key in found:
-            raise UserError(f"{file}: row {key[0]}, sample {key[1]} stands there twice: {_AGAIN}")
+            raise UserError(f"{file}: row {key[0]}, sample {key[2]} stands there twice: {_AGAIN}")
         found[key] = answer
-    pairs = [(row, found.pop((row["id"], sample), None)) for row in rows for sample in range(samples)]
+    asked = [(row, setting, sample) for row in rows for setting in settings for sample in range(samples)]
+    pairs = [(row, found.pop((row["id"], setting, sample), None)) for row, setting, sample in asked]
     missing = [row["id"] for row, answer in pairs if answer is None]
     if missing:
         raise UserError(f"{file}: {len(missing)} of {len(pairs)} answers are missing (first: {missing[0]}): {_AGAIN}")
@@ -74,7 +81,7 @@ def verdict_row(judge: Judge, row: dict, answer: dict, params: dict[str, Any], k
         raise ValueError(f"a judge said {verdict['verdict']!r}; it may say {', '.join(VERDICTS)}")
     return {
         "id": row["id"],
-        "sample": answer["sample"],
+        **{name: answer[name] for name in ("setting", "sample") if name in answer},
         "category": row["category"],
         "cluster": row["cluster"],
         **{key: verdict[key] for key in ("verdict", "reason", "refused", "value")},

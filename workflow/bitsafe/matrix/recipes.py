@@ -52,7 +52,8 @@ def patch(run: Run, cell: Cell) -> dict:
 
 def generate(run: Run, cell: Cell) -> dict:
     model = run.model(cell.model)
-    return {
+    other = {} if run.config.generate.engine == "transformers" else {"engine": row_identity(run.engine)}
+    return other | {
         "version": version("bitsafe.generate.engine"),
         "benchmarks": {name: data_identity(row) for name, row in run.benchmarks.items()},
         "decodings": {name: row_identity(run.decoding(name)) for name in run.decodings_of(cell)},

@@ -1,4 +1,4 @@
-"""The tables of nouns (workflow/tables/*.yaml): one row a method, patch, benchmark, decoding, judge, data set or model.
+"""The tables of nouns (workflow/tables/*.yaml): a row a method, patch, benchmark, decoding, engine, judge, model, ….
 
 A row may derive another: `qresafe_tau005: {base: qresafe, tau: 0.05}` copies `qresafe` and changes one parameter.
 """
@@ -116,6 +116,14 @@ class DecodingRow(Row):
         return self
 
 
+class EngineRow(Row):
+    """What answers the prompts; one engine serves all cells of a run."""
+
+    module: str
+    summary: str = ""
+    params: dict[str, Any] = {}
+
+
 class JudgeRow(Row):
     """Something that reads an answer and says harmful, safe, ambiguous or unscored."""
 
@@ -152,6 +160,7 @@ KINDS: dict[str, type[Row]] = {
     "datasets": DatasetRow,
     "benchmarks": BenchmarkRow,
     "decodings": DecodingRow,
+    "engines": EngineRow,
     "judges": JudgeRow,
     "models": ModelRow,
 }

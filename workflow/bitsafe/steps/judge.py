@@ -19,11 +19,12 @@ def judge(run: Run, cell: Cell, name: str) -> None:
     applies = {key: asked for key, asked in run.benchmarks.items() if run.judge_applies(name, key)}
     benchmarks = {key: Benchmark(asked.kind, benchmark_rows(run, key)) for key, asked in applies.items()}
     decodings, samples = run.decodings_of(cell), run.config.generate.samples
+    settings = {decoding: run.settings(decoding) for decoding in decodings}
     replicates, total = [], 0
     for replicate in range(run.replicates(cell.model)):
         folder = run.replicate_folder(cell, replicate)
         with telling(folder / "verdicts" / name, f"judge {name}"):
-            files = judge_replicate(folder, name, judge_one, row.params, benchmarks, decodings, samples)
+            files = judge_replicate(folder, name, judge_one, row.params, benchmarks, decodings, samples, settings)
         total += sum(files.values())
         listed = {file: {"rows": rows, "sha256": sha256_file(folder / file)} for file, rows in files.items()}
         replicates.append({"replicate": replicate, "files": listed})
