@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("overhead", "distortion", "quantizers", "agreement")
+NAMES = ("overhead", "distortion", "quantizers", "agreement", "decoding_grid", "generation")
 EXTRA = ("extra", "patch")  # libraries in environments of their own: only where they are asked for
 
 

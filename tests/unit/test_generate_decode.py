@@ -105,7 +105,7 @@ def test_a_model_without_keys_and_values_is_refused():
     config = tiny_model.model().config
     config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(UserError, match="llama: layers of kind linear_attention"):
-        EntryCache(config, 8)
+        EntryCache(config, 8, 8)
 
 
 def test_places_by_hand():

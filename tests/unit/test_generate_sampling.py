@@ -48,7 +48,7 @@ def test_all_49_settings_in_one_batch_equal_transformers_processors(kind: str) -
     logits = logits.bfloat16().float() if kind == "ties" else logits
     names = [name for name in RESOLVED for _ in range(12)]
     entry = torch.arange(12).repeat(49)
-    found = warped(logits, Order(logits), entry, Knobs.of([RESOLVED[name] for name in names])).softmax(-1)
+    found = warped(logits, Order(logits, entry), entry, Knobs.of([RESOLVED[name] for name in names])).softmax(-1)
     expected = torch.cat([reference(logits, row) for row in RESOLVED.values()])
     if kind == "ties":  # which of equal tokens at the edge of top-p stay is left open by transformers' sort
         found, expected = found.sort(-1)[0], expected.sort(-1)[0]
@@ -60,7 +60,7 @@ def test_top_p_after_top_k_at_a_temperature_as_transformers() -> None:
     torch.manual_seed(1)
     logits = torch.randn(200, 64) * 2
     row = {"do_sample": True, "temperature": 0.6, "top_p": 0.8, "top_k": 7}
-    found = warped(logits, Order(logits), torch.arange(200), Knobs.of([row] * 200)).softmax(-1)
+    found = warped(logits, Order(logits, torch.arange(200)), torch.arange(200), Knobs.of([row] * 200)).softmax(-1)
     assert torch.allclose(found, reference(logits, row), atol=1e-6)
 
 

@@ -23,39 +23,32 @@ class EntryLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, entries: int, slots: int) -> None:
         super().__init__()
-        self.slots, self.used, self.entries = slots, 0, 0
+        self.room, self.slots, self.used = entries, slots, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.keys, self.values = self._empty(key_states), self._empty(value_states)
         self.is_initialized = True
 
     def _empty(self, states: Tensor) -> Tensor:
-        return states.new_empty(len(states), states.shape[1], self.slots, states.shape[3])
+        return states.new_empty(self.room, states.shape[1], self.slots, states.shape[3])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Put the states [entries, heads, new, size] into the next slots; all of the entries' states so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.entries, before, self.used = len(key_states), self.used, self.used + key_states.shape[2]
+        entries, before, self.used = len(key_states), self.used, self.used + key_states.shape[2]
         found = []
         for kept, states in ((self.keys, key_states), (self.values, value_states)):
-            kept[: self.entries, :, before : self.used] = states
-            found.append(kept[: self.entries, :, : self.used])
+            kept[:entries, :, before : self.used] = states
+            found.append(kept[:entries, :, : self.used])
         return found[0], found[1]
 
-    def copy(self, sources: Tensor, targets: Tensor, entries: int) -> None:
-        """Entries `targets` become those of `sources`; there are `entries` of them from now on."""
-        if entries > len(self.keys):
-            self.keys, self.values = self._grown(self.keys, entries), self._grown(self.values, entries)
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Entries `targets` become those of `sources`."""
         for kept in (self.keys, self.values):
             kept[targets, :, : self.used] = kept[sources, :, : self.used]
-
-    def _grown(self, kept: Tensor, entries: int) -> Tensor:
-        larger = kept.new_empty(max(entries, len(kept) * 3 // 2), *kept.shape[1:])
-        larger[: self.entries, :, : self.used] = kept[: self.entries, :, : self.used]
-        return larger
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.used + query_length, 0
@@ -68,21 +61,21 @@ class EntryLayer(CacheLayerMixin):
 
 
 class EntryCache(Cache):
-    """The layers of a model, each with room for `slots` tokens."""
+    """The layers of a model, each with room for `entries` beginnings of `slots` tokens."""
 
-    def __init__(self, config: Any, slots: int) -> None:
+    def __init__(self, config: Any, entries: int, slots: int) -> None:
         config = config.get_text_config(decoder=True)
         kinds = set(getattr(config, "layer_types", None) or ())
         if unknown := sorted(kinds - ATTENTION):
             raise UserError(
                 f"{config.model_type}: layers of kind {unknown[0]}: only attention with keys and values works"
             )
-        super().__init__(layers=[EntryLayer(slots) for _ in range(config.num_hidden_layers)])
+        super().__init__(layers=[EntryLayer(entries, slots) for _ in range(config.num_hidden_layers)])
 
-    def copy(self, sources: Tensor, targets: Tensor, entries: int) -> None:
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Entries `targets` become those of `sources` in every layer (several devices: each on its own)."""
         for layer in self.layers:
-            layer.copy(sources.to(layer.keys.device), targets.to(layer.keys.device), entries)
+            layer.copy(sources.to(layer.keys.device), targets.to(layer.keys.device))
 
 
 def index(places: Any, device: Any) -> Tensor:

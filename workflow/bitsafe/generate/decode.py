@@ -69,7 +69,8 @@ class Decoding:
 
     def _wave(self, stems: list[Stem]) -> list[Stem]:
         """Decode these beginnings to the end of all rows; what found no room on the way is given back."""
-        state = _State(self.model, stems, self.draws.shape[1], keep_tokens=bool(self.processors))
+        room = min(self.entries, sum(len(stem.rows) for stem in stems))
+        state = _State(self.model, stems, room, self.draws.shape[1], keep_tokens=bool(self.processors))
         rows = np.concatenate([stem.rows for stem in stems])
         entry = np.repeat(np.arange(len(stems)), [len(stem.rows) for stem in stems])
         parked: list[Stem] = []
@@ -130,12 +131,12 @@ def _places(parents: NDArray) -> NDArray:
 class _State:
     """What the model has read: its cache, the padding at the left of each entry and, if asked, the tokens."""
 
-    def __init__(self, model: Any, stems: list[Stem], new: int, keep_tokens: bool) -> None:
+    def __init__(self, model: Any, stems: list[Stem], room: int, new: int, keep_tokens: bool) -> None:
         lengths = [len(stem.tokens) for stem in stems]
         self.model, self.keep_tokens = model, keep_tokens
         self.used = max(lengths)
         self.padding = self.used - np.array(lengths)
-        self.cache = EntryCache(model.config, self.used + new)
+        self.cache = EntryCache(model.config, room, self.used + new)
         self.tokens = torch.empty(0)
 
     def prefill(self, prompts: list[list[int]]) -> Tensor:
@@ -151,7 +152,7 @@ class _State:
         moved, device = parents != place, self.model.device
         sources, targets = index(parents[moved], device), index(place[moved], device)
         if moved.any():
-            self.cache.copy(sources, targets, len(place))
+            self.cache.copy(sources, targets)
         padding, new = np.empty(len(place), dtype=np.int64), np.empty((len(place), 1), dtype=np.int64)
         padding[place], new[place, 0] = self.padding[parents], tokens
         self.padding = padding

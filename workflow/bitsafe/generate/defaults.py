@@ -30,13 +30,7 @@ def processors_of(config: GenerationConfig, stops: set[int], device: Any) -> Log
 
     UserError for a setting that this engine does not know: left out, the answers would not be the checkpoint's own.
     """
-    for name, neutral in UNSUPPORTED.items():
-        value = getattr(config, name, None)
-        if value is not None and value not in neutral:
-            raise UserError(
-                f"generation_config.json: {name}: {value!r} is not supported by `model_defaults`: name a decoding with "
-                "explicit parameters, or take the key out of the checkpoint's file"
-            )
+    require_supported(config, UNSUPPORTED)
     found = LogitsProcessorList()
     if config.repetition_penalty not in (None, 1.0):
         found.append(processors.RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
@@ -47,3 +41,14 @@ def processors_of(config: GenerationConfig, stops: set[int], device: Any) -> Log
     if config.suppress_tokens is not None:
         found.append(processors.SuppressTokensLogitsProcessor(config.suppress_tokens, device=device))
     return found
+
+
+def require_supported(config: GenerationConfig, unsupported: dict[str, tuple]) -> None:
+    """UserError for a key that would change answers and that the engine does not do. unsupported: neutral values."""
+    for name, neutral in unsupported.items():
+        value = getattr(config, name, None)
+        if value is not None and value not in neutral:
+            raise UserError(
+                f"generation_config.json: {name}: {value!r} is not supported by `model_defaults`: name a decoding with "
+                "explicit parameters, or take the key out of the checkpoint's file"
+            )

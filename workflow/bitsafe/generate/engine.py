@@ -104,8 +104,11 @@ def wanted_only(batches: list[list[int]], wanted: set[int] | None) -> list[list[
 
 def stream(conversation: dict, decoding: dict[str, Any], seed: int, count: int) -> Tensor:
     """The row's random numbers [count]: of its seed, sample, decoding and words, and of nothing around it."""
-    key = [seed, conversation.get("sample", 0), spoken(decoding), conversation["messages"]]
-    return torch.from_numpy(uniforms(key, count))
+    return torch.from_numpy(uniforms(stream_key(conversation, decoding, seed), count))
+
+
+def stream_key(conversation: dict, decoding: dict[str, Any], seed: int) -> list:
+    return [seed, conversation.get("sample", 0), spoken(decoding), conversation["messages"]]
 
 
 def spoken(decoding: dict[str, Any]) -> dict[str, Any]:

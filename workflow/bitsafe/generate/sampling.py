@@ -68,33 +68,38 @@ def draw(logits: Tensor, entry: Tensor, knobs: Knobs, uniforms: Tensor) -> Tenso
     entry: [rows], which entry each row follows; uniforms: [rows], in [0, 1).
     """
     tokens = logits.argmax(-1)[entry]
-    drawn = (knobs.temperature > 0).nonzero()[:, 0]
-    if not len(drawn):
-        return tokens
-    order = Order(logits, bool(((knobs.top_p < 1) | (knobs.top_k > 0)).any()))
-    for some in drawn.split(max(1, AT_ONCE // logits.shape[1])):
-        tokens[some] = inverse_cdf(warped(logits, order, entry[some], knobs.at(some)), uniforms[some])
+    sampled = knobs.temperature > 0
+    is_cut = (knobs.top_p < 1) | (knobs.top_k > 0)
+    order = Order(logits, entry[sampled & is_cut])
+    for rows in ((sampled & ~is_cut).nonzero()[:, 0], (sampled & is_cut).nonzero()[:, 0]):
+        for some in rows.split(max(1, AT_ONCE // logits.shape[1])) if len(rows) else ():
+            tokens[some] = inverse_cdf(warped(logits, order, entry[some], knobs.at(some)), uniforms[some])
     return tokens
 
 
 class Order:
-    """The logits of each entry in rising order, and the place of each token in it; both [entries, vocabulary]."""
+    """The logits of the entries that a cut row follows in rising order, and the place of each token in it."""
 
-    def __init__(self, logits: Tensor, needed: bool = True) -> None:
-        if needed:
-            self.sorted, tokens = logits.sort(dim=-1, stable=True)
-            places = torch.arange(logits.shape[1], device=logits.device).expand_as(tokens)
-            self.place = torch.empty_like(tokens).scatter_(1, tokens, places)
+    def __init__(self, logits: Tensor, entries: Tensor) -> None:
+        found = entries.unique()
+        self.at = torch.full((len(logits),), -1, device=logits.device)
+        self.at[found] = torch.arange(len(found), device=logits.device)
+        self.sorted, tokens = logits[found].sort(dim=-1, stable=True)
+        places = torch.arange(logits.shape[1], device=logits.device).expand_as(tokens)
+        self.place = torch.empty_like(tokens).scatter_(1, tokens, places)
 
 
 def warped(logits: Tensor, order: Order, entry: Tensor, knobs: Knobs) -> Tensor:
-    """Scores [rows, vocabulary] after temperature, top-k and top-p in the order of transformers; -inf: cut off."""
+    """Scores [rows, vocabulary] after temperature, top-k and top-p in the order of transformers; -inf: cut off.
+
+    Rows that are cut come with rows that are cut, and the others with theirs: they need no order.
+    """
     scores = logits[entry] / knobs.temperature.to(logits)[:, None]
-    cut = ((knobs.top_p < 1) | (knobs.top_k > 0)).nonzero()[:, 0]
-    if len(cut):
-        dropped = order_dropped(order.sorted[entry[cut]], knobs.at(cut))
-        scores[cut] = scores[cut].masked_fill(order.place[entry[cut]] < dropped[:, None], -torch.inf)
-    return scores
+    place = order.at[entry]
+    if bool((knobs.top_p == 1).all()) and bool((knobs.top_k == 0).all()):
+        return scores
+    dropped = order_dropped(order.sorted[place], knobs)
+    return scores.masked_fill_(order.place[place] < dropped[:, None], -torch.inf)
 
 
 def order_dropped(rising: Tensor, knobs: Knobs) -> Tensor:

@@ -38,7 +38,7 @@ class Assembly:
 
 
 def assemble(run: Run) -> None:
-    """Write cells, scores, scores_by_replicate, scores_by_category, utility, comparisons, agreement and any_of_k.csv."""
+    """Write the tables of csvfile.COLUMNS."""
     failed = {cell: reason for cell in run.cells if (reason := failure(run, cell))}
     bits = {cell: None if cell in failed else measures(run, cell)["effective_bits"] for cell in run.cells}
     score = run.config.score

@@ -204,7 +204,7 @@ def _compare_worst(arm: Verdicts, reference: Verdicts, settings: Settings) -> Ro
 
 
 def swap_worst(arm: Verdicts, reference: Verdicts, permutations: int, seed: int = 0) -> float:
-    """Two-sided p of the difference of the highest ASRs when each cluster's arms may be swapped, all settings at once."""
+    """Two-sided p of the difference of the highest ASRs when each cluster's arms may be swapped, settings together."""
     settings = np.union1d(arm.setting, reference.setting)
     clusters = np.union1d(arm.cluster, reference.cluster)
     mine, theirs = (_tables(v, clusters, settings) for v in (arm, reference))

@@ -1,7 +1,7 @@
 """What answers: a module an engine, named by a row of engines.yaml and imported when an answer is missing.
 
-Each has `told(served)`, what of the engine moves an answer (JSON, part of the key under which an answer is kept, so that
-answers of two engines never stand in one file), and `opened(served)`, a context within which answers can be asked.
+Each has `told(served)`, what of the engine moves an answer (JSON, part of the key under which an answer is kept, so
+that answers of two engines never stand in one file), and `opened(served)`, a context within which answers are asked.
 """
 
 from collections.abc import Callable, Iterator
