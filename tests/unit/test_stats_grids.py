@@ -47,7 +47,9 @@ def test_a_row_for_each_summary_and_setting(run):
     decodings = [row["decoding"] for row in table(run, "scores") if row["method"] == "rtn"]
     assert sorted(decodings) == sorted(f"grid4_{name}" for name in ["mean", "any", "worst", *GRID])
     assert {row["decoding"] for row in table(run, "utility")} == {"grid4_mean"}
-    assert [panel.decoding for panel in Results.read(run.folder).panels] == ["grid4_any", "grid4_worst", "grid4_mean"]
+    panels = Results.read(run.folder).panels
+    assert [panel.decoding for panel in panels] == ["grid4_any", "grid4_worst", "grid4_mean"]
+    assert all(panel.at(RTN).beside.keys() == {"over_refusal", "utility"} for panel in panels)
 
 
 def test_mean_counts_each_scored_answer_once(run):

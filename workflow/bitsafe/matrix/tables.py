@@ -7,7 +7,7 @@ import ast
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -103,16 +103,21 @@ class DecodingRow(Row):
     top_k: int | None = None
     system_prompt: str | None = Field(None, description="takes the place of the prompt's own")
     user_prefix: str | None = Field(None, description="set before the last user message, space included")
-    grid: dict[Literal["temperature", "top_p", "top_k"], list[Annotated[float, Field(gt=0)]]] | None = Field(
+    grid: dict[Literal["temperature", "top_p", "top_k"], list[float]] | None = Field(
         None, description="settings answered side by side: one knob at a time takes these values"
     )
 
     @model_validator(mode="after")
     def _grid_is_drawn(self) -> "DecodingRow":
-        if self.grid is not None and (self.model_defaults or not self.do_sample):
+        if self.grid is None:
+            return self
+        if self.model_defaults or not self.do_sample:
             raise ValueError("a `grid` needs `do_sample: true` and no `model_defaults`: its settings are explicit")
-        if self.grid is not None and not any(self.grid.values()):
-            raise ValueError("a `grid` needs at least one value of temperature, top_p or top_k")
+        values = [value for knob in self.grid.values() for value in knob]
+        if not values or min(values) <= 0 or max(self.grid.get("top_p") or [1]) > 1:
+            raise ValueError(
+                "a `grid` needs values above 0, of top_p 1 at most: leave a knob out instead of setting it off"
+            )
         return self
 
 

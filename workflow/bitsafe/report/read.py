@@ -185,7 +185,9 @@ class Results:
     def _entry(self, cell: Cell, row: Row, before: Entry | None) -> Entry:
         key = key_of(row)
         replicates = [r["asr"] for r in self._by_replicate.get(key, []) if r.get("asr") is not None]
-        beside = {r["metric"]: r for r in self._beside.get((cell, row["decoding"], row["judge"]), [])}
+        mean = f"{row['decoding'].rpartition('_')[0]}_mean"  # beside a grid's worst and any stands its mean
+        measured = [(cell, decoding, row["judge"]) for decoding in (mean, row["decoding"])]
+        beside = {r["metric"]: r for key in measured for r in self._beside.get(key, [])}
         return Entry(cell, row, replicates, beside, self._contrasts.get(key, {}), before)
 
     @cached_property
