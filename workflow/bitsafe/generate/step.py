@@ -1,24 +1,27 @@
 """Answering every benchmark under every decoding with one replicate: one model load, and only for what is missing."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bitsafe.files import sha256_json, write_jsonl
 from bitsafe.generate import engine
-from bitsafe.generate.device import arithmetic, place
+from bitsafe.generate.engines import Ask
+from bitsafe.generate.grid import settings_of
 from bitsafe.generate.store import AnswerStore
 
 STORE = "answers.store.jsonl"
-Load = Callable[[], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class GenerateJob:
     """What one replicate is asked."""
 
-    load: Load  # () -> (model, tokenizer); called once, and only if an answer is missing
+    opened: Callable[[], AbstractContextManager[Ask]]  # entered once, and only if an answer is missing
+    told: Any  # JSON: what of the engine moves an answer
     identity: Any  # JSON that pins the weights and tokenizer: the artefact's sha256 and the dtype it is loaded in
     folder: Path  # of the replicate: answers/ and the store lie there
     benchmarks: Mapping[str, list[dict]]  # rows as load_benchmark gives them
@@ -47,46 +50,52 @@ def second_arm(decoding: dict[str, Any]) -> dict[str, Any]:
 def generate_replicate(job: GenerateJob) -> Counts:
     """Write answers/<benchmark>.<decoding>.jsonl, each whole; rows already in the store are not asked again."""
     counts = Counts()
-    loaded: list[tuple[Any, Any]] = []
-
-    def model() -> tuple[Any, Any]:
-        if not loaded:
-            raw, tokenizer = job.load()
-            loaded.append((place(raw), tokenizer))
-        return loaded[0]
-
-    with AnswerStore(job.folder / STORE) as store:
+    with AnswerStore(job.folder / STORE) as store, ExitStack() as stack:
+        ask = cache(lambda: stack.enter_context(job.opened()))
         for benchmark, rows in job.benchmarks.items():
             for decoding in job.decodings:
                 file = f"answers/{benchmark}.{decoding}.jsonl"
-                answers = answer_all(job, store, model, rows, decoding, f"{benchmark} {decoding}", counts)
+                answers = answer_all(job, store, ask, rows, decoding, f"{benchmark} {decoding}", counts)
                 write_jsonl(job.folder / file, answers)
                 counts.files[file] = len(answers)
     return counts
 
 
 def answer_all(
-    job: GenerateJob, store: AnswerStore, model: Load, rows: list[dict], decoding: str, label: str, counts: Counts
+    job: GenerateJob,
+    store: AnswerStore,
+    ask: Callable[[], Ask],
+    rows: list[dict],
+    decoding: str,
+    label: str,
+    counts: Counts,
 ) -> list[dict]:
-    """Answer rows of one benchmark under one decoding, in the order of the benchmark, samples together."""
+    """Answer rows of one benchmark under one decoding, in the order of the benchmark, settings and samples together."""
     row = job.decodings[decoding]
     seed = job.seed + row.get("reseed", 0)
-    asked = [item | {"sample": sample} for item in rows for sample in range(job.samples)]
-    keys = [key_of(job, item, row, seed) for item in asked]
+    asked = each_asked(rows, row, job.samples)
+    keys = [key_of(job, item, put, seed) for item, put in zip(asked, engine.each_setting(asked, row))]
     missing = {place for place, key in enumerate(keys) if key not in store}
     counts.found += len(asked) - len(missing)
     if missing:
-        arguments = (*model(), asked, row, job.max_new_tokens, job.batch_size, seed)
-        for batch in engine.answer(*arguments, wanted=missing, progress=label):
+        arguments = (asked, row, job.max_new_tokens, job.batch_size, seed)
+        for batch in ask()(*arguments, wanted=missing, progress=label):
             counts.generated += store.add(
                 (keys[one.index], {"answer": one.text, "n_tokens": one.n_tokens, "finish": one.finish}) for one in batch
             )
             counts.tokens += sum(one.n_tokens for one in batch)
-    return [{"id": item["id"], "sample": item["sample"], **store[key]} for item, key in zip(asked, keys)]
+    said = ("id", "setting", "sample")
+    return [{name: item[name] for name in said if name in item} | store[key] for item, key in zip(asked, keys)]
+
+
+def each_asked(rows: list[dict], decoding: dict[str, Any], samples: int) -> list[dict]:
+    """Every prompt with every setting of a grid and every sample: what one answers file holds, in its order."""
+    settings = [{"setting": name} for name in settings_of(decoding)] or [{}]
+    return [item | setting | {"sample": k} for item in rows for setting in settings for k in range(samples)]
 
 
 def key_of(job: GenerateJob, item: dict, decoding: dict[str, Any], seed: int) -> str:
     """Content key of an answer: what moves it, and nothing else (names, ids and order do not)."""
     plan = [decoding.get("plan"), job.batch_size]
     drawn = [engine.spoken(decoding), seed, item["sample"], job.max_new_tokens]
-    return sha256_json([engine.VERSION, arithmetic(), job.identity, item["messages"], drawn, plan])
+    return sha256_json([engine.VERSION, job.told, job.identity, item["messages"], drawn, plan])

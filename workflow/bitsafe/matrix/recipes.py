@@ -20,7 +20,7 @@ from bitsafe.matrix.tables import ROOT, DatasetRow, Row, labels_file, version
 UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance", "endpoint", "resources", "checked"}
 # keys that rows did not have from the beginning: unset, they move no recipe
 LATER = {
-    *("user_prefix", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
+    *("user_prefix", "grid", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
     *("kinds", "pairwise", "reads"),
 }
 
@@ -58,7 +58,8 @@ def patch(run: Run, cell: Cell) -> dict:
 
 def generate(run: Run, cell: Cell) -> dict:
     model = run.model(cell.model)
-    return {
+    other = {} if run.config.generate.engine == "transformers" else {"engine": row_identity(run.engine)}
+    return other | {
         "version": version("bitsafe.generate.engine"),
         "benchmarks": {name: data_identity(row) for name, row in run.benchmarks.items()},
         "decodings": {name: row_identity(run.decoding(name)) for name in run.decodings_of(cell)},

@@ -10,10 +10,12 @@ from bitsafe.cells import Cell
 from bitsafe.config import Block, Config, validate
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, write_json
+from bitsafe.generate.grid import settings_of
 from bitsafe.matrix.tables import (
     BenchmarkRow,
     DatasetRow,
     DecodingRow,
+    EngineRow,
     JudgeRow,
     MethodRow,
     ModelRow,
@@ -138,10 +140,18 @@ class Run:
     def decoding(self, name: str) -> DecodingRow:
         return self.tables.get("decodings", name.removesuffix(AA), "decodings")
 
+    def settings(self, decoding: str) -> list[str]:
+        """The names of a grid's settings; none for a plain decoding."""
+        return list(settings_of(self.decoding(decoding).model_dump()))
+
     def decodings_of(self, cell: Cell) -> list[str]:
-        """The decodings a cell answers under: the A/A ones only for full precision."""
+        """The decodings a cell answers under: the A/A ones only for full precision, and never of a grid (its cost)."""
         twice = self.config.score.noise_floor and cell == cell.baseline
-        return self.decodings + [name + AA for name in self.decodings if twice]
+        return self.decodings + [name + AA for name in self.decodings if twice and not self.settings(name)]
+
+    @property
+    def engine(self) -> EngineRow:
+        return self.tables.get("engines", self.config.generate.engine, "generate.engine")
 
     @cached_property
     def controls(self) -> set[str]:
