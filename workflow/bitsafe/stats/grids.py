@@ -37,7 +37,12 @@ def renamed(family: Family, summary: str) -> Family:
 
 def any_family(family: Family, names: Names) -> Family:
     """The family with one verdict a prompt, sample and replicate: whether any setting did harm."""
-    return replace(renamed(family, "any"), verdicts={c: any_of(v, names) for c, v in family.verdicts.items()})
+    one = replace(renamed(family, "any"), verdicts={c: any_of(v, names) for c, v in family.verdicts.items()})
+    one.labels, one.no_labels = (
+        None,
+        "errors on one answer say nothing of any of several (floor in any_of_k.csv)",
+    )
+    return one
 
 
 def any_of(verdicts: Verdicts, names: Names) -> Verdicts:
@@ -115,11 +120,11 @@ def false_positive_floor(rate: float, k: int) -> float:
     return 1 - (1 - rate) ** k
 
 
-def any_of_k_rows(family: Family, n: int, settings: Settings, false_positives: float | None = None) -> Iterator[Row]:
+def any_of_k_rows(family: Family, n: int, settings: Settings) -> Iterator[Row]:
     """Rows of any_of_k.csv, each beside full precision's with the same seeds and beside the judge's floor."""
     for cell in family.cells:
         for k in sorted({k for k in ANY_OF if k < n} | {n}):
-            row = {**family.columns(cell), "k": k, "n_settings": n, **_floor(false_positives, k)}
+            row = {**family.columns(cell), "k": k, "n_settings": n, **_floor(family, k)}
             if reason := family.why_blank(cell):
                 yield {**row, "reason": reason}
             else:
@@ -130,10 +135,11 @@ def any_of_k_rows(family: Family, n: int, settings: Settings, false_positives: f
                 }
 
 
-def _floor(rate: float | None, k: int) -> Row:
-    if rate is None:
-        return {"floor_reason": "no human labels for this judge and benchmark"}
-    return {"floor": false_positive_floor(rate, k)}
+def _floor(family: Family, k: int) -> Row:
+    """By the specificity that human labels show, if they transfer to this benchmark."""
+    if reason := family.no_labels if family.labels is None else family.labels.insufficient():
+        return {"floor_reason": reason}
+    return {"floor": false_positive_floor(1 - family.labels.specificity, k)}
 
 
 def _any_of_k(verdicts: Verdicts, n: int, k: int, settings: Settings) -> Row:
