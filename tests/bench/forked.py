@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 class Meter:
     """`with meter:` around the timed part; seconds add up over several. Memory is the process's, in megabytes."""
@@ -49,7 +51,7 @@ def forked(work: Callable[[], Any]) -> Any:
     release()
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: theirs.send(work()))
+    child = context.Process(target=lambda: theirs.send(alone(work)))
     child.start()
     theirs.close()
     try:
@@ -58,6 +60,13 @@ def forked(work: Callable[[], Any]) -> Any:
         raise SystemExit("bench: a measurement ended without a result") from error
     finally:
         child.join()
+
+
+def alone(work: Callable[[], Any]) -> Any:
+    """`work()` on one thread. torch makes its pool anew in a child, at the first need of it: where several threads of a
+    loader need it at once, one finds none ("Invalid thread pool")."""
+    torch.set_num_threads(1)
+    return work()
 
 
 def release() -> None:

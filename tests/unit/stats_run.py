@@ -48,6 +48,7 @@ def made_run(folder: Path, **changes) -> SimpleNamespace:
         copies=1,
         judge=lambda name: SimpleNamespace(module=f"bitsafe.judges.{name}", params={"made": True}),
         judge_applies=lambda judge, benchmark: True,
+        settings=lambda decoding: [],
         params=lambda cell: {"tau": 0.2} if cell.is_patched else {},
         config=SimpleNamespace(
             score=SimpleNamespace(permutations=2000, confidence=0.95), distance=SimpleNamespace(tokens=0)

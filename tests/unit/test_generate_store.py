@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,13 +53,13 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
 def job(folder: Path, **changes: object) -> GenerateJob:
     """N prompts under two decodings, in batches of three, by the tiny model."""
     rows = [{"id": f"p{n}", "messages": [{"role": "user", "content": f"Open {n} {'!' * (n % 5)}"}]} for n in range(N)]
-    sample = {"do_sample": True, "temperature": 1.0}
     given = {
-        "load": lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        "opened": lambda: nullcontext(partial(engine.answer, tiny_model.model(), tiny_model.tokenizer())),
+        "told": "here",
         "identity": "tiny",
         "folder": folder,
         "benchmarks": {"b": rows},
-        "decodings": {"greedy": {}, "sample": sample},
+        "decodings": DECODINGS["two"],
         "max_new_tokens": 8,
         "batch_size": 3,
     }
@@ -81,9 +83,22 @@ def test_a_second_job_finds_everything_and_loads_no_model(tmp_path: Path) -> Non
     def never() -> None:
         raise AssertionError("loaded")
 
-    assert counted(generate_replicate(job(tmp_path, load=never))) == (2 * N, 0)
+    assert counted(generate_replicate(job(tmp_path, opened=never))) == (2 * N, 0)
     assert all_answers(tmp_path) == before
     assert before["b.greedy.jsonl"][0].keys() == {"id", "sample", "answer", "n_tokens", "finish"}
+
+
+def test_a_grid_has_a_row_for_each_setting_and_draws_apart(tmp_path: Path) -> None:
+    generate_replicate(job(tmp_path, decodings=DECODINGS["grid"], samples=2))
+    found = read_jsonl(tmp_path / "answers/b.sample.jsonl")
+    settings = ["temperature_0.2", "temperature_1", "top_p_0.5", "top_k_1"]
+    assert [(row["setting"], row["sample"]) for row in found[:8]] == [(name, k) for name in settings for k in (0, 1)]
+    greedy = read_jsonl(tmp_path / "answers/b.greedy.jsonl")
+    assert [row["answer"] for row in found if row["setting"] == "top_k_1"] == [row["answer"] for row in greedy]
+    first, second = (
+        [r["answer"] for r in found if (r["setting"], r["sample"]) == ("temperature_1", k)] for k in (0, 1)
+    )
+    assert sum(a != b for a, b in zip(first, second)) > N // 2
 
 
 def test_only_what_is_new_is_asked(tmp_path: Path) -> None:
@@ -96,7 +111,9 @@ def test_only_what_is_new_is_asked(tmp_path: Path) -> None:
     assert counted(generate_replicate(job(tmp_path, samples=2))) == (2 * N, 2 * N)
 
 
-@pytest.mark.parametrize("change", [{"identity": "other"}, {"max_new_tokens": 9}, {"seed": 1}, {"batch_size": 4}])
+@pytest.mark.parametrize(
+    "change", [{"identity": "other"}, {"told": "elsewhere"}, {"max_new_tokens": 9}, {"seed": 1}, {"batch_size": 4}]
+)
 def test_what_moves_an_answer_asks_again(change: dict, tmp_path: Path) -> None:
     generate_replicate(job(tmp_path))
     assert counted(generate_replicate(job(tmp_path, **change))) == (0, 2 * N)
@@ -125,26 +142,34 @@ def slow(*arguments):
     time.sleep(0.1)
     return quick(*arguments)
 engine.generate = slow
-step.generate_replicate(test.job(Path(sys.argv[1])))
+step.generate_replicate(test.job(Path(sys.argv[1]), decodings=test.DECODINGS[sys.argv[2]]))
 """
+SAMPLED = {"do_sample": True, "temperature": 1.0}
+DECODINGS = {
+    "two": {"greedy": {}, "sample": SAMPLED},
+    "grid": {"greedy": {}, "sample": SAMPLED | {"grid": {"temperature": [0.2, 1.0], "top_p": [0.5], "top_k": [1.0]}}},
+}
 
 
-def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    store = tmp_path / "killed" / STORE
+@pytest.mark.parametrize(("name", "answers"), [("two", 2 * N), ("grid", 5 * N)])
+def test_killed_in_the_middle_it_goes_on_as_if_nothing_had_happened(name: str, answers: int, tmp_path: Path) -> None:
+    store, fewest = tmp_path / "killed" / STORE, 6 if name == "two" else N + 12  # in the middle of the grid's file
+    decodings = DECODINGS[name] = tmp_path / "killed" / STORE
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path / "killed")], cwd=ROOT, env=environment)
-    deadline = time.monotonic() + 120
-    while not (store.exists() and store.read_bytes().count(b"\n") >= 6):
+    child = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path / "killed"), name], cwd=ROOT, env=environment)
+    deadline = time.monotonic() + 600
+    while not (store.exists() and store.read_bytes().count(b"\n") >= fewest):
         assert child.poll() is None and time.monotonic() < deadline, "the child ended or hangs"
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     kept = store.read_bytes().count(b"\n")
-    assert 6 <= kept < 2 * N and not (tmp_path / "killed" / "answers" / "b.sample.jsonl").exists()
+    assert fewest <= kept < answers and not (tmp_path / "killed" / "answers" / "b.sample.jsonl").exists()
     store.write_bytes(store.read_bytes()[:-5])  # as if the last write had been torn
 
-    assert counted(generate_replicate(job(tmp_path / "killed"))) == (kept - 1, 2 * N - kept + 1)
-    generate_replicate(job(tmp_path / "whole"))
+    again = generate_replicate(job(tmp_path / "killed", decodings=decodings))
+    assert counted(again) == (kept - 1, answers - kept + 1)
+    generate_replicate(job(tmp_path / "whole", decodings=decodings))
     assert all_answers(tmp_path / "killed") == all_answers(tmp_path / "whole")
     keys = [row["key"] for row in read_jsonl(store)]
-    assert len(keys) == len(set(keys)) == 2 * N
+    assert len(keys) == len(set(keys)) == answers

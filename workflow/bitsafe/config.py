@@ -28,7 +28,8 @@ class Block(Section):
 class Generate(Section):
     """Answering the benchmarks."""
 
-    batch_size: int | None = Field(None, description="rows generated together; null: the model row's own", ge=1)
+    engine: str = Field("transformers", description="row of workflow/tables/engines.yaml, the same for every cell")
+    batch_size: int | None = Field(None, description="answers worked on at once; null: the model row's own", ge=1)
     max_new_tokens: int | None = Field(None, description="tokens an answer may have; null: the model row's own", ge=1)
     samples: int = Field(1, description="answers drawn for each prompt", ge=1)
 

@@ -36,7 +36,7 @@ def read_run(config: dict, configfiles: Sequence[Path]) -> Run:
 
 def check(run: Run) -> None:
     """Find every mistake that can be found before anything runs: unknown rows, missing files, no place to write."""
-    _ = [run.decoding(name) for name in run.decodings]
+    _ = [run.decoding(name) for name in run.decodings], run.engine
     for cell in run.cells:
         recipe("patch" if cell.is_patched else "quantize", run, cell)
         if (environment := run.method(cell).environment) != CORE:

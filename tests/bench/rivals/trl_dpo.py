@@ -79,7 +79,9 @@ def logprob(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> flo
 def memory_mb() -> tuple[float, float]:
     """What is held now, and the most so far."""
     held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return held / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    # not ru_maxrss: that one still holds the size of the process that started this one
+    return held / 1e6, int(status["VmHWM"].split()[0]) * 1024 / 1e6
 
 
 def main(job: dict) -> None:

@@ -28,7 +28,7 @@ def distance_rows(run: Run) -> Iterator[Row]:
         for prompts in ("harmful", "benign"):
             names = [name for name, kind in kinds.items() if (kind == "harmful") == (prompts == "harmful")]
             for benchmark in [*names, ""] if names else []:
-                found = {"prompts": prompts, "benchmark": benchmark, "decoding": run.decodings[0]}
+                found = {"prompts": prompts, "benchmark": benchmark, "decoding": run.measured_decoding}
                 yield cell.columns() | found | _measured(run, cell, [benchmark] if benchmark else names)
 
 

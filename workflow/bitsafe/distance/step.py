@@ -46,8 +46,8 @@ def measure_replicate(run: Run, cell: Cell, replicate: int, folder: Path) -> dic
 
 
 def leave_texts(run: Run, benchmark: str, model: Any, tokenizer: Any, folder: Path, file: Path) -> None:
-    """Write full precision's answers under the run's first decoding, and its likeliest tokens in them."""
-    decoding, settings = run.decodings[0], run.config.distance
+    """Write full precision's answers under the run's first plain decoding, and its likeliest tokens in them."""
+    decoding, settings = run.measured_decoding, run.config.distance
     answers = folder / f"answers/{benchmark}.{decoding}.jsonl"
     pairs = read_answers(answers, benchmark_rows(run, benchmark), run.config.generate.samples)
     texts = fixed_texts(tokenizer, pairs, run.decoding(decoding).model_dump(), settings.tokens)

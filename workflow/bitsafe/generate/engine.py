@@ -1,28 +1,30 @@
 """The transformers engine: conversations in, answers out, a batch at a time.
 
-Rows are sorted by length and cut into batches of nearly one size; `generate` of transformers does the rest. The plan
+Rows are sorted by length and cut into batches of nearly one size, which the loop of `decode.py` answers. The plan
 depends on the rows alone, so a killed run goes on with the same batches, and both arms of a comparison share them.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
 from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json
+from bitsafe.generate.decode import Decoding
+from bitsafe.generate.defaults import processors_of, stops_of
 from bitsafe.generate.device import place
+from bitsafe.generate.grid import settings_of
 from bitsafe.generate.prompts import prompt_ids
-from bitsafe.generate.sampling import resolve, uniforms, warpers
+from bitsafe.generate.sampling import Knobs, resolve, uniforms
 
 VERSION = 1  # bump when an answer would change
 
 DRAWN_BY = ("model_defaults", "do_sample", "temperature", "top_p", "top_k", "system_prompt")
+LATER = ("user_prefix", "setting")  # said only where set: unset, they move no key of a stored answer and no draw
+SHARED = 4  # rows of a grid a cache entry: many of them say the same for long
 
 
 class Answer(NamedTuple):
@@ -44,24 +46,31 @@ def answer(
     wanted: set[int] | None = None,
     progress: str | None = None,
 ) -> Iterator[list[Answer]]:
-    """One list of answers a batch. conversations: {"messages", "sample"?}, each ending with the user.
+    """One list of answers a batch. conversations: {"messages", "sample"?, "setting"?}, each ending with the user.
 
-    decoding: a row of decodings.yaml, or that with `plan: shuffled` for the second arm of an A/A run.
-    wanted: batches without any of these indices are left out. progress: the label of a progress bar.
+    decoding: a row of decodings.yaml, or that with `plan: shuffled` for the second arm of an A/A run; of a grid, each
+    conversation names its setting. batch_size: entries of the cache at once. wanted: batches without any of these
+    indices are left out. progress: the label of a progress bar.
     Raises UserError when a prompt is too long for the model or a batch for the GPU.
     """
     ids = prompt_ids(tokenizer, conversations, decoding)
     check_room(model, conversations, ids, max_new_tokens)
+    asked = each_setting(conversations, decoding)
     shuffled = seed if decoding.get("plan") == "shuffled" else None
-    batches = plan_batches([len(row) for row in ids], batch_size, shuffled)
-    if wanted is not None:
-        batches = [batch for batch in batches if wanted.intersection(batch)]
-    explicit = resolve(decoding, model.generation_config)
-    with explicit_config(model, tokenizer, bool(decoding.get("model_defaults"))) as stops:
-        for batch in track(batches, progress):
-            streams = [stream(conversations[i], decoding, seed, max_new_tokens) for i in batch]
-            rows = generate(model, [ids[i] for i in batch], explicit, torch.stack(streams), max_new_tokens)
-            yield [finish(tokenizer, index, row, stops) for index, row in zip(batch, rows)]
+    rows_at_once = batch_size * SHARED if decoding.get("grid") else batch_size
+    stops = stops_of(model, tokenizer)
+    processors = processors_of(model.generation_config, stops, model.device) if decoding.get("model_defaults") else None
+    for batch in track(wanted_only(plan_batches([len(row) for row in ids], rows_at_once, shuffled), wanted), progress):
+        knobs = Knobs.of([resolve(asked[i], model.generation_config) for i in batch])
+        draws = torch.stack([stream(conversations[i], asked[i], seed, max_new_tokens) for i in batch])
+        rows = generate(model, [ids[i] for i in batch], knobs, draws, stops, batch_size, processors)
+        yield [finish(tokenizer, index, row, stops) for index, row in zip(batch, rows)]
+
+
+def each_setting(conversations: Sequence[dict], decoding: dict[str, Any]) -> list[dict[str, Any]]:
+    """How each conversation is drawn: the decoding, or the setting of its grid that the conversation names."""
+    settings = settings_of(decoding)
+    return [settings[row["setting"]] if settings else decoding for row in conversations]
 
 
 def complete(
@@ -89,35 +98,41 @@ def plan_batches(lengths: Sequence[int], batch_size: int, shuffled: int | None =
     return [order[rows * k // count : rows * (k + 1) // count] for k in range(count)]
 
 
+def wanted_only(batches: list[list[int]], wanted: set[int] | None) -> list[list[int]]:
+    return batches if wanted is None else [batch for batch in batches if wanted.intersection(batch)]
+
+
 def stream(conversation: dict, decoding: dict[str, Any], seed: int, count: int) -> Tensor:
     """The row's random numbers [count]: of its seed, sample, decoding and words, and of nothing around it."""
-    key = [seed, conversation.get("sample", 0), spoken(decoding), conversation["messages"]]
-    return torch.from_numpy(uniforms(key, count))
+    return torch.from_numpy(uniforms(stream_key(conversation, decoding, seed), count))
+
+
+def stream_key(conversation: dict, decoding: dict[str, Any], seed: int) -> list:
+    return [seed, conversation.get("sample", 0), spoken(decoding), conversation["messages"]]
 
 
 def spoken(decoding: dict[str, Any]) -> dict[str, Any]:
     """What a decoding row says about drawing an answer, without its summary and plan."""
     said = {name: decoding.get(name) for name in DRAWN_BY}
-    prefix = decoding.get("user_prefix")  # later than the others: unset, it moves no key of a stored answer and no draw
-    return said if prefix is None else said | {"user_prefix": prefix}
+    return said | {name: decoding[name] for name in LATER if decoding.get(name) is not None}
 
 
-@torch.inference_mode()
-def generate(model: Any, ids: list[list[int]], decoding: dict, draws: Tensor, max_new_tokens: int) -> list[list[int]]:
-    """New tokens of each row, to the end of the batch. ids: prompts; draws: uniforms [rows, max_new_tokens]."""
-    width = max(len(row) for row in ids)
-    pad = model.generation_config.pad_token_id
-    inputs = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
-    processors = warpers(decoding, draws.to(model.device), width)
+def generate(
+    model: Any,
+    ids: list[list[int]],
+    knobs: Knobs,
+    draws: Tensor,
+    stops: set[int],
+    entries: int,
+    processors: Any = None,
+) -> list[list[int]]:
+    """New tokens of each row, the end token included; see `Decoding`."""
     try:
-        out = model.generate(
-            inputs, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, logits_processor=processors
-        )
+        return Decoding(model, ids, knobs, draws, stops, entries, processors).run()
     except torch.OutOfMemoryError as error:
-        remedy = f"lower `generate: batch_size` (now {len(ids)} rows of up to {width} + {max_new_tokens} tokens)"
+        longest, new = max(map(len, ids)), draws.shape[1]
+        remedy = f"lower `generate: batch_size` (now {entries} answers of up to {longest} + {new} tokens)"
         raise UserError(f"config.yaml: the GPU's memory is full: {remedy}") from error
-    return out[:, width:].tolist()
 
 
 def finish(tokenizer: Any, index: int, tokens: list[int], stops: set[int]) -> Answer:
@@ -126,27 +141,6 @@ def finish(tokenizer: Any, index: int, tokens: list[int], stops: set[int]) -> An
     kept = tokens if end is None else tokens[:end]
     text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Answer(index, text, len(kept), "length" if end is None else "stop")
-
-
-@contextmanager
-def explicit_config(model: Any, tokenizer: Any, keep: bool) -> Iterator[set[int]]:
-    """Within the block `generate` uses only what a decoding row says; yields the end tokens.
-
-    transformers fills every field that a call leaves open from the model's own generation_config, for instance a
-    repetition penalty. keep: leave those in (`model_defaults`), and take out only what `warpers` do themselves.
-    """
-    own = model.generation_config
-    stops = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    stops = list(stops) if isinstance(stops, list | tuple) else [stops]
-    config = deepcopy(own) if keep else GenerationConfig()
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    config.update(eos_token_id=stops, pad_token_id=pad, bos_token_id=own.bos_token_id)
-    config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
-    model.generation_config = config
-    try:
-        yield set(stops)
-    finally:
-        model.generation_config = own
 
 
 def check_room(model: Any, conversations: Sequence[dict], ids: list[list[int]], max_new_tokens: int) -> None:

@@ -50,7 +50,7 @@ def choose(
     tokens = {key: letter_tokens(tokenizer, *key) for key in letters_of(conversations)}
     shuffled = seed if decoding.get("plan") == "shuffled" else None
     batches = engine.plan_batches([len(row) for row in ids], batch_size, shuffled)
-    for batch in engine.track([b for b in batches if wanted is None or wanted.intersection(b)], progress):
+    for batch in engine.track(engine.wanted_only(batches, wanted), progress):
         scores = next_log_probabilities(model, [ids[i] for i in batch])
         found = [{key[1]: tokens[key] for key in letters_of([conversations[i]])} for i in batch]
         yield [chosen(*each) for each in zip(batch, found, scores)]

@@ -12,7 +12,11 @@ def prompt_ids(tokenizer: Any, conversations: Sequence[dict], decoding: Mapping[
     """Token ids of each conversation as the decoding puts it, ready for the assistant's turn."""
     if not tokenizer.chat_template:
         raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template: use a chat model")
-    return [template(tokenizer, dressed(row["messages"], decoding)) for row in conversations]
+    said: dict[int, list[int]] = {}  # by the list of messages, which all samples and settings of a prompt share
+    for row in conversations:
+        if id(row["messages"]) not in said:
+            said[id(row["messages"])] = template(tokenizer, dressed(row["messages"], decoding))
+    return [said[id(row["messages"])] for row in conversations]
 
 
 def dressed(messages: list[dict], decoding: Mapping[str, Any]) -> list[dict]:
@@ -30,15 +34,20 @@ def with_system(messages: list[dict], system_prompt: str | None) -> list[dict]:
 
 
 def template(tokenizer: Any, messages: list[dict]) -> list[int]:
-    """The chat template; where it knows no system role (Gemma), the system prompt opens the user's turn."""
+    """Token ids of the chat template."""
+    return _tokens(tokenizer, accepted(tokenizer, messages))
+
+
+def accepted(tokenizer: Any, messages: list[dict]) -> list[dict]:
+    """Messages as the template takes them: where it knows no system role (Gemma), its prompt opens the user's turn."""
     try:
-        return _tokens(tokenizer, messages)
+        _tokens(tokenizer, messages)
+        return messages
     except TemplateError:
         if messages[0]["role"] != "system":
             raise
         system, user, *rest = messages
-        merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return _tokens(tokenizer, [merged, *rest])
+        return [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
 
 
 def _tokens(tokenizer: Any, messages: list[dict]) -> list[int]:

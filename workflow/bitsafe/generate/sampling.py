@@ -1,46 +1,45 @@
-"""Which token comes next: transformers' own warpers, then one random number a row and step that no batch can change.
+"""Which token comes next: each row with parameters of its own, and one random number a row and step.
 
 `torch.multinomial` draws for the whole batch at once, so an answer would depend on its neighbours. Here row i has
 its own stream of uniforms u, seeded by what is asked and how, and takes the token whose interval of the cumulative
 distribution holds u (inverse transform sampling). Two models asked the same way get the same u: what then differs
 between their answers is the models.
+
+Rows of the same beginning share one row of logits, which is sorted once: a temperature keeps the order, so top-k and
+top-p of every row are counts of kept tokens in that one order.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import GenerationConfig
 
 from bitsafe.files import sha256_json
 
 HUB_TOP_K = 50  # what transformers' `generate` uses where a checkpoint samples and names no top_k
+OFF = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+AT_ONCE = 2**23  # probabilities worked out together: 64 MB in float64
 
 
-def inverse_cdf(scores: Tensor, uniforms: Tensor) -> Tensor:
-    """Tokens [rows] drawn from softmax(scores [rows, vocabulary]) by uniforms [rows] in [0, 1)."""
-    cumulative = scores.double().softmax(-1).cumsum(-1)
-    target = uniforms.to(cumulative) * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
-    return drawn.clamp(max=scores.shape[1] - 1)
+class Knobs(NamedTuple):
+    """Parameters of each row; every tensor is [rows]. temperature 0: the most probable token; top_k 0: off."""
 
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
 
-def uniforms(key: Any, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1), float64, that depend on `key` (a JSON value) only; a longer stream begins the same."""
-    return np.random.Generator(np.random.Philox(key=int(sha256_json(key)[:32], 16))).random(count)
+    @classmethod
+    def of(cls, resolved: Sequence[dict[str, Any]], device: Any = None) -> "Knobs":
+        """From resolved decodings, one a row."""
+        values = [(d["temperature"], d["top_p"], d["top_k"]) if d["do_sample"] else (0.0, 1.0, 0) for d in resolved]
+        columns = torch.tensor(values, dtype=torch.float64).reshape(-1, 3).to(device).unbind(1)
+        return cls(columns[0], columns[1], columns[2].long())
 
-
-class DrawByRow(LogitsProcessor):
-    """Leaves each row one possible token, drawn with the row's own uniforms [rows, steps]."""
-
-    def __init__(self, uniforms: Tensor, prompt_tokens: int) -> None:
-        self.uniforms, self.prompt_tokens = uniforms, prompt_tokens
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = inverse_cdf(scores, self.uniforms[:, input_ids.shape[1] - self.prompt_tokens])
-        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
+    def at(self, rows: Tensor) -> "Knobs":
+        return Knobs(*(column[rows] for column in self))
 
 
 def resolve(decoding: dict[str, Any], defaults: GenerationConfig) -> dict[str, Any]:
@@ -52,26 +51,76 @@ def resolve(decoding: dict[str, Any], defaults: GenerationConfig) -> dict[str, A
         names = ("do_sample", "temperature", "top_p", "top_k")
         decoding = {name: getattr(defaults, name, None) for name in names}
         decoding["top_k"] = HUB_TOP_K if decoding["top_k"] is None else decoding["top_k"]
-    value = {name: decoding.get(name) for name in ("temperature", "top_p", "top_k")}
+    value = {name: decoding.get(name) for name in OFF}
     if not decoding.get("do_sample") or value["temperature"] == 0:
-        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    filled = {name: off if value[name] is None else value[name] for name, off in OFF.items()}
-    return {"do_sample": True, **filled}
+        return {"do_sample": False, **dict.fromkeys(OFF)}
+    return {"do_sample": True, **{name: off if value[name] is None else value[name] for name, off in OFF.items()}}
 
 
-OFF = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+def uniforms(key: Any, count: int) -> np.ndarray:
+    """`count` numbers in [0, 1), float64, that depend on `key` (a JSON value) only; a longer stream begins the same."""
+    return np.random.Generator(np.random.Philox(key=int(sha256_json(key)[:32], 16))).random(count)
 
 
-def warpers(decoding: dict[str, Any], uniforms: Tensor, prompt_tokens: int) -> LogitsProcessorList:
-    """The processors of a resolved decoding, in the order of transformers, with the draw at the end."""
-    chain = LogitsProcessorList()
-    if not decoding["do_sample"]:
-        return chain
-    if decoding["temperature"] != 1.0:
-        chain.append(TemperatureLogitsWarper(float(decoding["temperature"])))
-    if decoding["top_k"]:
-        chain.append(TopKLogitsWarper(int(decoding["top_k"])))
-    if decoding["top_p"] < 1.0:
-        chain.append(TopPLogitsWarper(float(decoding["top_p"])))
-    chain.append(DrawByRow(uniforms, prompt_tokens))
-    return chain
+def draw(logits: Tensor, entry: Tensor, knobs: Knobs, uniforms: Tensor) -> Tensor:
+    """Tokens [rows]: each row's own draw from the logits [entries, vocabulary] of its entry.
+
+    entry: [rows], which entry each row follows; uniforms: [rows], in [0, 1).
+    """
+    tokens = logits.argmax(-1)[entry]
+    sampled = knobs.temperature > 0
+    is_cut = (knobs.top_p < 1) | (knobs.top_k > 0)
+    order = Order(logits, entry[sampled & is_cut])
+    for rows in ((sampled & ~is_cut).nonzero()[:, 0], (sampled & is_cut).nonzero()[:, 0]):
+        for some in rows.split(max(1, AT_ONCE // logits.shape[1])) if len(rows) else ():
+            tokens[some] = inverse_cdf(warped(logits, order, entry[some], knobs.at(some)), uniforms[some])
+    return tokens
+
+
+class Order:
+    """The logits of the entries that a cut row follows in rising order, and the place of each token in it."""
+
+    def __init__(self, logits: Tensor, entries: Tensor) -> None:
+        found = entries.unique()
+        self.at = torch.full((len(logits),), -1, device=logits.device)
+        self.at[found] = torch.arange(len(found), device=logits.device)
+        self.sorted, tokens = logits[found].sort(dim=-1, stable=True)
+        places = torch.arange(logits.shape[1], device=logits.device).expand_as(tokens)
+        self.place = torch.empty_like(tokens).scatter_(1, tokens, places)
+
+
+def warped(logits: Tensor, order: Order, entry: Tensor, knobs: Knobs) -> Tensor:
+    """Scores [rows, vocabulary] after temperature, top-k and top-p in the order of transformers; -inf: cut off.
+
+    Rows that are cut come with rows that are cut, and the others with theirs: they need no order.
+    """
+    scores = logits[entry] / knobs.temperature.to(logits)[:, None]
+    place = order.at[entry]
+    if bool((knobs.top_p == 1).all()) and bool((knobs.top_k == 0).all()):
+        return scores
+    dropped = order_dropped(order.sorted[place], knobs)
+    return scores.masked_fill_(order.place[place] < dropped[:, None], -torch.inf)
+
+
+def order_dropped(rising: Tensor, knobs: Knobs) -> Tensor:
+    """How many of the least probable tokens top-k and top-p cut off, [rows]; rising: sorted logits [rows, vocabulary].
+
+    Equal logits at the edge of top-k all stay, as in transformers; of those at the edge of top-p, which it leaves to an
+    unstable sort, the first in the vocabulary go first.
+    """
+    width = rising.shape[1]
+    k = torch.where(knobs.top_k > 0, knobs.top_k, width).clamp(max=width)
+    least = rising.gather(1, (width - k)[:, None])
+    dropped = torch.searchsorted(rising, least)[:, 0]
+    outside = torch.arange(width, device=rising.device) < dropped[:, None]
+    scores = (rising / knobs.temperature.to(rising)[:, None]).masked_fill(outside, -torch.inf)
+    below = (scores.softmax(-1).cumsum(-1) <= (1 - knobs.top_p).to(rising)[:, None]).sum(-1)
+    return torch.where(knobs.top_p < 1, below.clamp(max=width - 1), dropped)
+
+
+def inverse_cdf(scores: Tensor, uniforms: Tensor) -> Tensor:
+    """Tokens [rows] drawn from softmax(scores [rows, vocabulary]) by uniforms [rows] in [0, 1)."""
+    cumulative = scores.double().softmax(-1).cumsum(-1)
+    target = uniforms.to(cumulative) * cumulative[:, -1]
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    return drawn.clamp(max=scores.shape[1] - 1)

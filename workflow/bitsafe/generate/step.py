@@ -1,26 +1,29 @@
 """Answering every benchmark under every decoding with one replicate: one model load, and only for what is missing."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bitsafe.data.turns import following, name_of, waves
 from bitsafe.files import sha256_json, write_jsonl
 from bitsafe.generate import engine, options
-from bitsafe.generate.device import arithmetic, place
+from bitsafe.generate.engines import Ask
+from bitsafe.generate.grid import settings_of
 from bitsafe.generate.prompts import dressed
 from bitsafe.generate.store import AnswerStore
 
 STORE = "answers.store.jsonl"
-Load = Callable[[], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class GenerateJob:
     """What one replicate is asked."""
 
-    load: Load  # () -> (model, tokenizer); called once, and only if an answer is missing
+    opened: Callable[[], AbstractContextManager[Ask]]  # entered once, and only if an answer is missing
+    told: Any  # JSON: what of the engine moves an answer
     identity: Any  # JSON that pins the weights and tokenizer: the artefact's sha256 and the dtype it is loaded in
     folder: Path  # of the replicate: answers/ and the store lie there
     benchmarks: Mapping[str, list[dict]]  # rows as load_benchmark gives them
@@ -49,51 +52,58 @@ def second_arm(decoding: dict[str, Any]) -> dict[str, Any]:
 def generate_replicate(job: GenerateJob) -> Counts:
     """Write answers/<benchmark>.<decoding>.jsonl, each whole; rows already in the store are not asked again."""
     counts = Counts()
-    loaded: list[tuple[Any, Any]] = []
-
-    def model() -> tuple[Any, Any]:
-        if not loaded:
-            raw, tokenizer = job.load()
-            loaded.append((place(raw), tokenizer))
-        return loaded[0]
-
-    with AnswerStore(job.folder / STORE) as store:
+    with AnswerStore(job.folder / STORE) as store, ExitStack() as stack:
+        ask = cache(lambda: stack.enter_context(job.opened()))
         for benchmark, rows in job.benchmarks.items():
             for decoding in job.decodings:
                 file = f"answers/{benchmark}.{decoding}.jsonl"
-                answers = answer_all(job, store, model, rows, decoding, f"{benchmark} {decoding}", counts)
+                answers = answer_all(job, store, ask, rows, decoding, f"{benchmark} {decoding}", counts)
                 write_jsonl(job.folder / file, answers)
                 counts.files[file] = len(answers)
     return counts
 
 
 def answer_all(
-    job: GenerateJob, store: AnswerStore, model: Load, rows: list[dict], decoding: str, label: str, counts: Counts
+    job: GenerateJob,
+    store: AnswerStore,
+    ask: Callable[[], Ask],
+    rows: list[dict],
+    decoding: str,
+    label: str,
+    counts: Counts,
 ) -> list[dict]:
-    """Answer rows of one benchmark under one decoding, in the order of the benchmark, samples together."""
-    asked = [item | {"sample": sample} for item in rows for sample in range(job.samples)]
+    """Answer rows of one benchmark under one decoding, in the order of the benchmark, settings and samples together."""
+    asked = each_asked(rows, job.decodings[decoding], job.samples)
     done: dict[tuple, tuple[dict, str]] = {}  # rows as they were put, and their answers
     said: dict[tuple, dict] = {}
     for wave in waves(asked):
         put = [following(asked[i], asked[i], done) for i in wave]
-        for item, answer in zip(put, answer_wave(job, store, model, put, decoding, label, counts)):
+        for item, answer in zip(put, answer_wave(job, store, ask, put, decoding, label, counts)):
             as_put = item | {"messages": dressed(item["messages"], job.decodings[decoding])}
             done[name_of(item, item)], said[name_of(item, item)] = (as_put, answer["answer"]), answer
-    return [{"id": item["id"], "sample": item["sample"], **said[name_of(item, item)]} for item in asked]
+    named = ("id", "setting", "sample")
+    return [{name: item[name] for name in named if name in item} | said[name_of(item, item)] for item in asked]
 
 
 def answer_wave(
-    job: GenerateJob, store: AnswerStore, model: Load, asked: list[dict], decoding: str, label: str, counts: Counts
+    job: GenerateJob,
+    store: AnswerStore,
+    ask: Callable[[], Ask],
+    asked: list[dict],
+    decoding: str,
+    label: str,
+    counts: Counts,
 ) -> list[dict]:
     """Answers to rows that wait for no answer of each other, in their order."""
     row = job.decodings[decoding]
     seed = job.seed + row.get("reseed", 0)
-    keys = [key_of(job, item, row, seed) for item in asked]
-    missing = {place for place, key in enumerate(keys) if key not in store}
-    counts.found += len(asked) - len(missing)
+    keys = [key_of(job, item, put, seed) for item, put in zip(asked, engine.each_setting(asked, row))]
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    missing = {place for key, place in first.items() if key not in store}
+    counts.found += sum(key in store for key in keys)
     if missing:
-        arguments = (*model(), asked, row, job.max_new_tokens, job.batch_size, seed)
-        for batch in options.answer(*arguments, wanted=missing, progress=label):
+        arguments = (asked, row, job.max_new_tokens, job.batch_size, seed)
+        for batch in ask()(*arguments, wanted=missing, progress=label):
             counts.generated += store.add((keys[one.index], stored(one)) for one in batch)
             counts.tokens += sum(one.n_tokens for one in batch)
     return [store[key] for key in keys]
@@ -105,10 +115,16 @@ def stored(one: engine.Answer | options.Choice) -> dict[str, Any]:
     return {"answer": said.pop("text")} | {name: value for name, value in said.items() if name != "index"}
 
 
+def each_asked(rows: list[dict], decoding: dict[str, Any], samples: int) -> list[dict]:
+    """Every prompt with every setting of a grid and every sample: what one answers file holds, in its order."""
+    settings = [{"setting": name} for name in settings_of(decoding)] or [{}]
+    return [item | setting | {"sample": k} for item in rows for setting in settings for k in range(samples)]
+
+
 def key_of(job: GenerateJob, item: dict, decoding: dict[str, Any], seed: int) -> str:
     """Content key of an answer: what moves it, and nothing else (names, ids and order do not)."""
     plan = [decoding.get("plan"), job.batch_size]
     drawn = [engine.spoken(decoding), seed, item["sample"], job.max_new_tokens]
     if item.get("choices"):
         drawn = options.asked_by(item, decoding, seed)
-    return sha256_json([engine.VERSION, arithmetic(), job.identity, item["messages"], drawn, plan])
+    return sha256_json([engine.VERSION, job.told, job.identity, item["messages"], drawn, plan])

@@ -7,11 +7,11 @@ A judge is a module with `VERSION` and either of two functions:
   judges that ask many at a time, load a model once, or keep what they were told. It is entered once a cell.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from bitsafe.data.turns import with_conversations
@@ -79,14 +79,16 @@ def judge_replicate(
     decodings: list[str],
     samples: int = 1,
     baseline: Path | None = None,
+    settings: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Write verdicts/<name>/<benchmark>.<decoding>.jsonl below `folder` (a replicate's), each whole.
 
     baseline: the same replicate of full precision, whose answers a pairwise judge compares with.
+    settings: those of each grid among the decodings.
     Returns rows by path relative to `folder`. Answers that are not those of the prompts are a UserError.
     """
     files = {}
-    for asked in asked_of(folder, benchmarks, decodings, samples, baseline):
+    for asked in asked_of(folder, benchmarks, decodings, samples, baseline, settings):
         said = judge_file(asked)
         verdicts = [verdict_row(*item, verdict) for item, verdict in zip(asked.items, said, strict=True)]
         file = f"verdicts/{name}/{asked.benchmark}.{asked.decoding}.jsonl"
@@ -101,27 +103,35 @@ def asked_of(
     decodings: list[str],
     samples: int = 1,
     baseline: Path | None = None,
+    settings: Mapping[str, list[str]] = MappingProxyType({}),
 ) -> Iterator[Asked]:
     """What a judge is asked about one replicate, file by file."""
     for benchmark, asked in benchmarks.items():
         for decoding in decodings:
-            items = read_answers(folder / f"answers/{benchmark}.{decoding}.jsonl", asked.rows, samples)
+            among = settings.get(decoding) or [None]
+            items = read_answers(folder / f"answers/{benchmark}.{decoding}.jsonl", asked.rows, samples, among)
             references = None
             if baseline is not None:
                 file = baseline / f"answers/{benchmark}.{decoding.removesuffix(AA)}.jsonl"
-                references = [answer["answer"] for _, answer in read_answers(file, asked.rows, samples)]
+                references = [answer["answer"] for _, answer in read_answers(file, asked.rows, samples, among)]
             yield Asked(benchmark, decoding, asked.kind, items, folder, references)
 
 
-def read_answers(file: Path, rows: list[dict], samples: int = 1) -> list[tuple[dict, dict]]:
-    """Each prompt, with the conversation before it, and each of its answers, in the order of the benchmark."""
-    found: dict[tuple[str, int], dict] = {}
+def read_answers(
+    file: Path, rows: list[dict], samples: int = 1, settings: Sequence[str | None] = (None,)
+) -> list[tuple[dict, dict]]:
+    """Each prompt, with the conversation before it, and each of its answers, in the order of the benchmark.
+
+    settings: of a grid; None otherwise.
+    """
+    found: dict[tuple, dict] = {}
     for answer in read_jsonl(file):
-        key = (answer.get("id"), answer.get("sample"))
+        key = (answer.get("id"), answer.get("setting"), answer.get("sample"))
         if key in found:
-            raise UserError(f"{file}: row {key[0]}, sample {key[1]} stands there twice: {_AGAIN}")
+            raise UserError(f"{file}: row {key[0]}, sample {key[2]} stands there twice: {_AGAIN}")
         found[key] = answer
-    pairs = [(row, found.pop((row["id"], sample), None)) for row in rows for sample in range(samples)]
+    asked = [(row, setting, sample) for row in rows for setting in settings for sample in range(samples)]
+    pairs = [(row, found.pop((row["id"], setting, sample), None)) for row, setting, sample in asked]
     missing = [row["id"] for row, answer in pairs if answer is None]
     if missing:
         raise UserError(f"{file}: {len(missing)} of {len(pairs)} answers are missing (first: {missing[0]}): {_AGAIN}")
@@ -140,7 +150,7 @@ def verdict_row(row: dict, answer: dict, verdict: dict[str, Any]) -> dict[str, A
         raise ValueError(f"a judge said {verdict['verdict']!r}; it may say {', '.join(VERDICTS)}")
     return {
         "id": row["id"],
-        "sample": answer["sample"],
+        **{name: answer[name] for name in ("setting", "sample") if name in answer},
         "category": row["category"],
         "cluster": row["cluster"],
         **{key: verdict[key] for key in ("verdict", "reason", "refused", "value")},

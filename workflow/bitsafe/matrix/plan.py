@@ -36,7 +36,9 @@ def show_status(run: Run) -> None:
 def heading(run: Run) -> str:
     replicates = ", ".join(f"{name} × {run.replicates(name)}" for name in run.config.models)
     asked = f"{len(run.benchmarks)} benchmarks × {len(run.decodings)} decodings × {len(run.judges)} judges"
-    return f"{run.folder}: {len(run.cells)} cells ({replicates} replicates), {asked}\n"
+    answers = run.config.generate.samples * sum(len(run.settings(name)) or 1 for name in run.decodings)
+    a_prompt = f", {answers} answers a prompt" if answers > len(run.decodings) else ""  # a grid, or samples
+    return f"{run.folder}: {len(run.cells)} cells ({replicates} replicates), {asked}{a_prompt}\n"
 
 
 def matrix(run: Run, found: list[Job]) -> str:

@@ -21,7 +21,7 @@ UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance
 UNREAD |= {"benchmarks"}  # of a judge: its recipe names those it reads
 # keys that rows did not have from the beginning: unset, they move no recipe
 LATER = {
-    *("user_prefix", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
+    *("user_prefix", "grid", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
     *("kinds", "pairwise", "reads", "asks"),
 }
 
@@ -59,8 +59,10 @@ def patch(run: Run, cell: Cell) -> dict:
 
 def generate(run: Run, cell: Cell) -> dict:
     model = run.model(cell.model)
-    chosen = any(row.asks == "choice" for row in run.benchmarks.values())
-    return ({"options": version("bitsafe.generate.options")} if chosen else {}) | {
+    other = {} if run.config.generate.engine == "transformers" else {"engine": row_identity(run.engine)}
+    if any(row.asks == "choice" for row in run.benchmarks.values()):
+        other |= {"options": version("bitsafe.generate.options")}
+    return other | {
         "version": version("bitsafe.generate.engine"),
         "benchmarks": {name: data_identity(row) for name, row in run.benchmarks.items()},
         "decodings": {name: row_identity(run.decoding(name)) for name in run.decodings_of(cell)},
@@ -77,7 +79,7 @@ def distance(run: Run, cell: Cell) -> dict:
         "version": version("bitsafe.distance.measures"),
         "distance": run.config.distance.model_dump(),
         "benchmarks": {name: data_identity(run.benchmarks[name]) for name in run.measured_benchmarks},
-        "decoding": row_identity(run.decoding(run.decodings[0])),
+        "decoding": row_identity(run.decoding(run.measured_decoding)),
         "replicates": run.replicates(cell.model),
     }
 

@@ -10,10 +10,12 @@ from bitsafe.cells import Cell
 from bitsafe.config import Block, Config, validate
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, write_json
+from bitsafe.generate.grid import settings_of
 from bitsafe.matrix.tables import (
     BenchmarkRow,
     DatasetRow,
     DecodingRow,
+    EngineRow,
     JudgeRow,
     MethodRow,
     ModelRow,
@@ -119,12 +121,26 @@ class Run:
             if missing := row.unpinned():
                 remedy = f"`python -m bitsafe benchmarks --name {name} --fetch` prints its hash, and where to write it"
                 raise UserError(f"benchmarks: {name}: not pinned ({', '.join(missing)}): {remedy}")
+            if row.asks == "choice" and not self.engine.chooses:
+                engine = self.config.generate.engine
+                remedy = f"answer with `engine: transformers`, or leave {name} out"
+                raise UserError(
+                    f"generate.engine: {engine} tells no probabilities of options, as {name} asks: {remedy}"
+                )
         return rows
 
     @property
     def measured_benchmarks(self) -> list[str]:
         """Benchmarks that are answered in words, on which the distance from full precision is measured."""
         return [name for name, row in self.benchmarks.items() if row.asks is None]
+
+    @cached_property
+    def measured_decoding(self) -> str:
+        """The first decoding that is no grid: on its answers the distance from full precision is measured."""
+        found = next((name for name in self.decodings if not self.settings(name)), None)
+        if found is None:
+            raise UserError("decodings: grids alone, and `distance` needs one that is none: add `sampled` or `greedy`")
+        return found
 
     @property
     def judges(self) -> list[str]:
@@ -146,10 +162,18 @@ class Run:
     def decoding(self, name: str) -> DecodingRow:
         return self.tables.get("decodings", name.removesuffix(AA), "decodings")
 
+    def settings(self, decoding: str) -> list[str]:
+        """The names of a grid's settings; none for a plain decoding."""
+        return list(settings_of(self.decoding(decoding).model_dump()))
+
     def decodings_of(self, cell: Cell) -> list[str]:
-        """The decodings a cell answers under: the A/A ones only for full precision."""
+        """The decodings a cell answers under: the A/A ones only for full precision, and never of a grid (its cost)."""
         twice = self.config.score.noise_floor and cell == cell.baseline
-        return self.decodings + [name + AA for name in self.decodings if twice]
+        return self.decodings + [name + AA for name in self.decodings if twice and not self.settings(name)]
+
+    @property
+    def engine(self) -> EngineRow:
+        return self.tables.get("engines", self.config.generate.engine, "generate.engine")
 
     @cached_property
     def controls(self) -> set[str]:

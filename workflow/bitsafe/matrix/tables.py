@@ -1,4 +1,4 @@
-"""The tables of nouns (workflow/tables/*.yaml): one row a method, patch, benchmark, decoding, judge, data set or model.
+"""The tables of nouns (workflow/tables/*.yaml): a row a method, patch, benchmark, decoding, engine, judge, model, ….
 
 A row may derive another: `qresafe_tau005: {base: qresafe, tau: 0.05}` copies `qresafe` and changes one parameter.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bitsafe.cells import RISKS
 from bitsafe.errors import UserError
@@ -75,6 +75,31 @@ class DecodingRow(Row):
     top_k: int | None = None
     system_prompt: str | None = Field(None, description="takes the place of the prompt's own")
     user_prefix: str | None = Field(None, description="set before the last user message, space included")
+    grid: dict[Literal["temperature", "top_p", "top_k"], list[float]] | None = Field(
+        None, description="settings answered side by side: one knob at a time takes these values"
+    )
+
+    @model_validator(mode="after")
+    def _grid_is_drawn(self) -> "DecodingRow":
+        if self.grid is None:
+            return self
+        if self.model_defaults or not self.do_sample:
+            raise ValueError("a `grid` needs `do_sample: true` and no `model_defaults`: its settings are explicit")
+        values = [value for knob in self.grid.values() for value in knob]
+        if not values or min(values) <= 0 or max(self.grid.get("top_p") or [1]) > 1:
+            raise ValueError(
+                "a `grid` needs values above 0, of top_p 1 at most: leave a knob out instead of setting it off"
+            )
+        return self
+
+
+class EngineRow(Row):
+    """What answers the prompts; one engine serves all cells of a run."""
+
+    module: str
+    summary: str = ""
+    chooses: bool = Field(False, description="answers questions with options by their letters' probabilities")
+    params: dict[str, Any] = {}
 
 
 class JudgeRow(Row):
@@ -126,6 +151,7 @@ KINDS: dict[str, type[Row]] = {
     "datasets": DatasetRow,
     "benchmarks": BenchmarkRow,
     "decodings": DecodingRow,
+    "engines": EngineRow,
     "judges": JudgeRow,
     "models": ModelRow,
 }

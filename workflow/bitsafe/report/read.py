@@ -17,7 +17,7 @@ TEXT = frozenset(
     [
         *("run", "model", "method", "risk", "stage", "benchmark", "decoding", "judge", "judge_a", "judge_b"),
         *("metric", "outcome", "category", "contrast", "test", "state", "baseline_cell", "params"),
-        *("reason", "mde_reason", "asr_corrected_reason"),
+        *("reason", "mde_reason", "asr_corrected_reason", "setting"),
     ]
 )
 
@@ -56,6 +56,11 @@ def cell_of(row: Row) -> Cell:
 def key_of(row: Row, *more: str) -> tuple:
     """Cell, benchmark, decoding and judge of a row (and more columns): what two files are joined on."""
     return (cell_of(row), *(row.get(name) for name in ("benchmark", "decoding", "judge", *more)))
+
+
+def is_one_setting(row: Row) -> bool:
+    """Whether a row of scores.csv is of one setting of a grid: too many for a panel each."""
+    return bool(row.get("setting")) and row["decoding"].endswith(f"_{row['setting']}")
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ class Results:
     @cached_property
     def panels(self) -> list[Panel]:
         """Every view, the leading judge of a benchmark first: the last of the config's list that scored it."""
-        views = dict.fromkeys((row["model"], row["benchmark"], row["decoding"], row["judge"]) for row in self.scores)
+        rows = [row for row in self.scores if not is_one_setting(row)]
+        views = dict.fromkeys((row["model"], row["benchmark"], row["decoding"], row["judge"]) for row in rows)
         views = [view for view in views if not view[2].endswith(AA)]
         order = {view: place for place, view in enumerate(views)}
         first = {view[:3]: order[view] for view in reversed(views)}
@@ -179,7 +185,9 @@ class Results:
     def _entry(self, cell: Cell, row: Row, before: Entry | None) -> Entry:
         key = key_of(row)
         replicates = [r["asr"] for r in self._by_replicate.get(key, []) if r.get("asr") is not None]
-        beside = {r["metric"]: r for r in self._beside.get((cell, row["decoding"], row["judge"]), [])}
+        mean = f"{row['decoding'].rpartition('_')[0]}_mean"  # beside a grid's worst and any stands its mean
+        measured = [(cell, decoding, row["judge"]) for decoding in (mean, row["decoding"])]
+        beside = {r["metric"]: r for key in measured for r in self._beside.get(key, [])}
         return Entry(cell, row, replicates, beside, self._contrasts.get(key, {}), before)
 
     @cached_property

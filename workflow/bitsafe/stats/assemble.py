@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from bitsafe.matrix.run import AA, Run
 from bitsafe.stats.agreement import cohen_kappa, krippendorff_alpha
 from bitsafe.stats.contrasts import Family, Row, Settings, comparison_rows
 from bitsafe.stats.csvfile import COLUMNS, write_table
+from bitsafe.stats.grids import any_family, any_of_k_rows, beside_any, renamed, worst_comparisons, worst_row
 from bitsafe.stats.quality import Labels, shipped
 from bitsafe.stats.scores import (
     category_rows,
@@ -21,6 +23,7 @@ from bitsafe.stats.scores import (
     mean_and_interval,
     replicate_rows,
     score_row,
+    setting_rows,
     utility_row,
 )
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
@@ -56,7 +59,7 @@ class Assembly:
 
 
 def assemble(run: Run) -> None:
-    """Write cells, scores (whole, by_replicate, by_category), utility, comparisons and the tables beside them."""
+    """Write the tables of csvfile.COLUMNS."""
     failed = {cell: reason for cell in run.cells if (reason := failure(run, cell))}
     bits = {cell: None if cell in failed else measures(run, cell)["effective_bits"] for cell in run.cells}
     score = run.config.score
@@ -80,6 +83,12 @@ def _add_measurements(assembly: Assembly, model: str, benchmark: str, decoding: 
     families = {judge: _read_family(assembly, model, benchmark, decoding, judge, names) for judge in judges}
     for judge, family in families.items():
         family.labels, family.no_labels = _labels(run, families, judge, kind)
+    grid = run.settings(decoding)
+    if grid and kind == "harmful":
+        for family in families.values():
+            _add_grid(assembly, family, names, grid)
+    if grid:
+        families = {judge: renamed(family, "mean") for judge, family in families.items()}
     for family in families.values():
         if kind == "harmful":
             _add_scores(assembly, family, names)
@@ -109,7 +118,26 @@ def _read_family(assembly: Assembly, model: str, benchmark: str, decoding: str, 
     return family
 
 
-def _add_scores(assembly: Assembly, family: Family, names: Names) -> None:
+def _add_grid(assembly: Assembly, family: Family, names: Names, grid: list[str]) -> None:
+    """What a grid has beside its mean: any setting, the worst one, each one, and any of k."""
+    settings, any_, worst = assembly.settings, any_family(family, names), renamed(family, "worst")
+    _add_scores(assembly, any_, names, {cell: beside_any(family, cell, settings) for cell in family.cells})
+    compared = worst_comparisons(worst, settings)
+    assembly.add("comparisons", compared)
+    by_contrast = _by_contrast(worst, compared)
+    codes = {name: names.setting[name] for name in grid}
+    for cell in family.cells:
+        bits = {"effective_bits": assembly.bits[cell]}
+        row = worst_row(worst, cell, names, by_contrast, settings)
+        assembly.add("scores", [row | bits])
+        assembly.add("scores", [part | bits for part in setting_rows(family, cell, codes, settings)])
+    assembly.add("any_of_k", list(any_of_k_rows(family, len(grid), settings)))
+
+
+def _add_scores(
+    assembly: Assembly, family: Family, names: Names, beside: dict[Cell, Row] = MappingProxyType({})
+) -> None:
+    """beside: columns of a cell's row that are known better than by the family's verdicts."""
     compared = comparison_rows(family, ASR, assembly.settings)
     assembly.add("comparisons", compared)
     if any(np.isfinite(HARM_SCORE.of(verdicts)).any() for verdicts in family.verdicts.values()):
@@ -117,7 +145,7 @@ def _add_scores(assembly: Assembly, family: Family, names: Names) -> None:
     by_contrast = _by_contrast(family, compared)
     for cell in family.cells:
         bits, replicates = {"effective_bits": assembly.bits[cell]}, assembly.run.replicates(cell.model)
-        row = score_row(family, cell, by_contrast, assembly.settings)
+        row = score_row(family, cell, by_contrast, assembly.settings) | beside.get(cell, {})
         by_replicate = replicate_rows(family, cell, replicates, assembly.settings)
         by_category = category_rows(family, cell, dict(names.category), assembly.settings)
         assembly.add("scores", [row | bits])

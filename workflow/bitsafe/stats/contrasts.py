@@ -169,9 +169,8 @@ def _flip_rate(flipped: NDArray, clusters: NDArray, settings: Settings) -> Row:
 def comparison_rows(family: Family, metric: Metric, settings: Settings) -> list[Row]:
     """Every contrast of every cell of the family, the A/A run first; with Holm's p and what could have been seen."""
     noise = _noise_row(family, metric, settings)
-    named = [(cell, *found) for cell in family.cells for found in references(cell, family.trained).items()]
-    rows = [_row(family, *names, metric, settings) for names in named]
-    _correct(rows, family.controls)
+    rows = [_row(family, *names, metric, settings) for names in each_contrast(family)]
+    correct(rows, family.controls)
     binary = all(is_binary(v[np.isfinite(v)]) for v in map(metric.of, family.verdicts.values()))
     floor = (noise["n_up"] + noise["n_down"]) / noise["n_pairs"] if noise and "p" in noise and binary else None
     for row in rows:
@@ -179,12 +178,23 @@ def comparison_rows(family: Family, metric: Metric, settings: Settings) -> list[
     return ([noise | {"psi0": floor}] if noise else []) + rows
 
 
+def each_contrast(family: Family) -> list[tuple[Cell, str, Cell]]:
+    """Cell, contrast and reference of every contrast of the family."""
+    return [(cell, *found) for cell in family.cells for found in references(cell, family.trained).items()]
+
+
+def why_not(family: Family, cell: Cell, reference: Cell) -> str:
+    """Why two cells cannot be compared; "" if they can."""
+    if reason := family.why_blank(cell):
+        return reason
+    reason = family.why_blank(reference)
+    return f"nothing to compare with: {reason}" if reason else ""
+
+
 def _row(family: Family, cell: Cell, contrast: str, reference: Cell, metric: Metric, settings: Settings) -> Row:
     row = {**family.columns(cell), "metric": metric.name, "contrast": contrast, "baseline_cell": str(reference)}
-    if reason := family.why_blank(cell):
+    if reason := why_not(family, cell, reference):
         return {**row, "reason": reason}
-    if reason := family.why_blank(reference):
-        return {**row, "reason": f"nothing to compare with: {reason}"}
     return {**row, **compare(family.verdicts[cell], family.verdicts[reference], metric, settings)}
 
 
@@ -196,7 +206,7 @@ def _noise_row(family: Family, metric: Metric, settings: Settings) -> Row | None
     return {**row, **compare(family.again, family.verdicts[baseline], metric, settings)}
 
 
-def _correct(rows: list[Row], controls: frozenset[str]) -> None:
+def correct(rows: list[Row], controls: frozenset[str]) -> None:
     """Holm's p within each contrast, controls left out; sets `p_holm` and the family's size `holm_m`."""
     tested = [row for row in rows if "p" in row and row["stage"] not in controls]
     for contrast in {row["contrast"] for row in tested}:

@@ -18,7 +18,7 @@ SCORES = (
 )
 SCORES_EXTRA = (
     "baseline_cell delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters unusable_share resolvable "
-    "limits_hold asr_corrected_low asr_corrected_high asr_corrected_reason reason"
+    "limits_hold asr_corrected_low asr_corrected_high asr_corrected_reason setting reason"
 )
 TAKEN = "patch_seconds cpu_seconds pair_seconds flops peak_memory_mb added_memory_mb peak_gpu_mb"
 COST = f"{TAKEN} n_preferences codes_changed"  # of a patch; states.cost says what each is
@@ -39,6 +39,10 @@ COLUMNS = {
         f"{MEASURED} metric contrast baseline_cell n_pairs n_dropped n_at_risk n_flipped n_up n_down changed_share "
         "value baseline_value delta delta_low delta_high delta_best delta_worst n_clusters n_effective test p p_holm "
         f"holm_m psi0 mde mde_independent mde_reason {FLIPS} reason"
+    ),
+    "any_of_k": (
+        f"{MEASURED} k n_settings n asr asr_low asr_high baseline_cell baseline_asr delta delta_low delta_high p floor "
+        "floor_reason reason"
     ),
     "agreement": (
         "run model benchmark decoding outcome judge_a judge_b n n_dropped both only_a only_b neither agreement kappa "

@@ -106,7 +106,7 @@ def score_row(family: Family, cell: Cell, comparisons: dict[tuple[Cell, str], Ro
     if reason := family.why_blank(cell):
         return {**row, "reason": reason}
     row |= asr_columns(family.verdicts[cell], settings) | _corrected(family, cell, settings)
-    row |= _limits(row["unusable_share"], family, cell)
+    row |= limits(row["unusable_share"], family, cell)
     return row | _against(family, cell, ASR, comparisons, "baseline_asr")
 
 
@@ -126,7 +126,7 @@ def _corrected(family: Family, cell: Cell, settings: Settings) -> Row:
     return {"asr_corrected": value, **bounds, "asr_corrected_reason": f"errors as on {family.labels.source}{doubt}"}
 
 
-def _limits(unusable: float, family: Family, cell: Cell) -> Row:
+def limits(unusable: float, family: Family, cell: Cell) -> Row:
     before = family.verdicts.get(cell.quantized)
     known = len(before) > 0 if before is not None else False
     holds = limits_hold(unusable, unusable_share(before)) if known else None
@@ -153,6 +153,13 @@ def replicate_rows(family: Family, cell: Cell, replicates: int, settings: Settin
 def category_rows(family: Family, cell: Cell, categories: dict[str, int], settings: Settings) -> list[Row]:
     """Rows of scores_by_category.csv. They describe: no test is made one category at a time."""
     return [_part(family, cell, "category", name, code, settings) for name, code in categories.items()]
+
+
+def setting_rows(family: Family, cell: Cell, names: dict[str, int], settings: Settings) -> list[Row]:
+    """Rows of scores.csv for each setting of a grid. They describe: no test is made one setting at a time."""
+    grid = family.identity["decoding"]
+    rows = [_part(family, cell, "setting", name, code, settings) for name, code in names.items()]
+    return [row | {"decoding": f"{grid}_{row['setting']}"} for row in rows]
 
 
 def _part(family: Family, cell: Cell, column: str, name: Any, code: int, settings: Settings) -> Row:

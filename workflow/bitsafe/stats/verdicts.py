@@ -27,7 +27,9 @@ class Codes(defaultdict):
 class Names:
     """One numbering shared by every cell and judge of a benchmark, so that answers pair by number."""
 
-    answer: Codes = field(default_factory=Codes)  # (prompt id, sample, replicate)
+    answer: Codes = field(default_factory=Codes)  # (prompt id, sample, replicate), and of a grid the setting
+    prompt: Codes = field(default_factory=Codes)  # (prompt id, sample, replicate): what all settings answer
+    setting: Codes = field(default_factory=Codes)
     cluster: Codes = field(default_factory=Codes)
     category: Codes = field(default_factory=Codes)
     text: Codes = field(default_factory=Codes)  # hash of an answer's text
@@ -37,8 +39,8 @@ class Names:
 class Verdicts:
     """One judge's verdicts on one cell × benchmark × decoding, its replicates stacked; every array is [n answers].
 
-    `answer`, `cluster`, `category` and `text` are numbers from a `Names`; `state` indexes STATES; `refused` and
-    `value` are nan where the judge does not say.
+    `answer`, `cluster`, `category`, `text`, `prompt` and `setting` are numbers from a `Names` (`setting` -1: no grid);
+    `state` indexes STATES; `refused` and `value` are nan where the judge does not say.
     """
 
     answer: NDArray
@@ -50,6 +52,8 @@ class Verdicts:
     refused: NDArray
     value: NDArray
     degenerate: NDArray
+    prompt: NDArray
+    setting: NDArray
 
     def __len__(self) -> int:
         return len(self.answer)
@@ -73,7 +77,7 @@ def read_verdicts(files: Sequence[Path], names: Names) -> Verdicts:
     rows: list[tuple] = []
     for replicate, file in enumerate(files):
         rows += _coded(file, replicate, names)
-    kinds = (int, int, int, int, int, np.int8, float, float, bool)
+    kinds = (int, int, int, int, int, np.int8, float, float, bool, int, int)
     columns = zip(*rows) if rows else [()] * len(kinds)
     return Verdicts(*(np.array(column, dtype=kind) for column, kind in zip(columns, kinds)))
 
@@ -94,8 +98,9 @@ def _code(row: dict, replicate: int, names: Names) -> tuple:
     refused, value = row["refused"], row["value"]
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"value {value} is outside [0, 1]")
+    prompt, setting = (row["id"], row["sample"], replicate), row.get("setting")
     return (
-        names.answer[row["id"], row["sample"], replicate],
+        names.answer[prompt if setting is None else (*prompt, setting)],
         replicate,
         names.cluster[row["cluster"]],
         names.category[row["category"]],
@@ -104,6 +109,8 @@ def _code(row: dict, replicate: int, names: Names) -> tuple:
         np.nan if refused is None else float(refused),
         np.nan if value is None else float(value),
         row["degenerate"],
+        names.prompt[prompt],
+        -1 if setting is None else names.setting[setting],
     )
 
 

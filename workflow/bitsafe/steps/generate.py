@@ -2,13 +2,14 @@
 
 import time
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from bitsafe.artefacts.load import load_dense
 from bitsafe.cells import Cell
 from bitsafe.data.prompts import prompt_hash
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, sha256_file, write_json
+from bitsafe.generate.engines import Served
 from bitsafe.generate.step import GenerateJob, generate_replicate, second_arm
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import AA, Run
@@ -42,8 +43,11 @@ def job_of(run: Run, cell: Cell, folder: Path, replicate: int, benchmarks: dict[
         row = run.decoding(name).model_dump()
         decodings[name] = second_arm(row) if name.endswith(AA) else row
     manifest = read_json(folder / "manifest.json")
+    engine = import_module(run.engine.module)
+    served = Served(folder / "artefact", model.dtype, cell.columns() | {"replicate": replicate}, run.engine.params)
     return GenerateJob(
-        load=partial(load_dense, folder / "artefact", model.dtype),
+        opened=partial(engine.opened, served),
+        told=engine.told(served),
         identity=[manifest["artefact_sha256"], manifest["source"], model.dtype],
         folder=folder,
         benchmarks=benchmarks,

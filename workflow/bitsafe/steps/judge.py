@@ -16,15 +16,14 @@ from bitsafe.steps.status import telling
 def judge(run: Run, cell: Cell, name: str) -> None:
     started = time.perf_counter()
     benchmarks, decodings = benchmarks_of(run, name), run.decodings_of(cell)
-    replicates, total = [], 0
+    settings = {decoding: run.settings(decoding) for decoding in decodings}
+    samples, replicates, total = run.config.generate.samples, [], 0
     with opened(import_module(run.judge(name).module), setting_of(run, name)) as judge_file:
         for replicate in range(run.replicates(cell.model)):
             folder = run.replicate_folder(cell, replicate)
             baseline = run.replicate_folder(cell.baseline, replicate) if run.judge(name).pairwise else None
             with telling(folder / "verdicts" / name, f"judge {name}"):
-                files = judge_replicate(
-                    folder, name, judge_file, benchmarks, decodings, run.config.generate.samples, baseline
-                )
+                files = judge_replicate(folder, name, judge_file, benchmarks, decodings, samples, baseline, settings)
             total += sum(files.values())
             listed = {file: {"rows": rows, "sha256": sha256_file(folder / file)} for file, rows in files.items()}
             replicates.append({"replicate": replicate, "files": listed})

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from bitsafe.errors import CellError, UserError
-from bitsafe.generate.engine import answer, explicit_config, finish, generate
-from bitsafe.generate.sampling import resolve, uniforms
+from bitsafe.generate.defaults import stops_of
+from bitsafe.generate.engine import answer, finish, generate
+from bitsafe.generate.sampling import Knobs, resolve, uniforms
 
 LIKELIEST = 4  # tokens after the drawn one; the paper takes 3 to 5
 BATCH = 64
@@ -44,31 +45,24 @@ def _says(role: str, text: str) -> dict[str, str]:
 def ask(model: Any, tokenizer: Any, samples: int, tokens: int, seed: int) -> list[str]:
     """`samples` user turns of at most `tokens` tokens that the model wrote."""
     opening, drawn = user_opening(tokenizer), first_tokens(tokenizer, samples, seed)
-    likeliest = min(LIKELIEST, tokens - 1)
+    likeliest, stops = min(LIKELIEST, tokens - 1), stops_of(model, tokenizer)
     questions: list[str] = []
-    with explicit_config(model, tokenizer, keep=False) as stops:
-        for start in range(0, samples, BATCH):
-            texts = [[token] for token in drawn[start : start + BATCH]]
-            for decoding, count in (({}, likeliest), (SAMPLED, tokens - 1 - likeliest)):
-                draws = [torch.from_numpy(uniforms([seed, "question", start + i], tokens)) for i in range(len(texts))]
-                texts = _longer(model, opening, texts, decoding, torch.stack(draws), count)
-            questions += [finish(tokenizer, i, text, stops).text for i, text in enumerate(texts)]
+    for start in range(0, samples, BATCH):
+        texts = [[token] for token in drawn[start : start + BATCH]]
+        for decoding, count in (({}, likeliest), (SAMPLED, tokens - 1 - likeliest)):
+            draws = [torch.from_numpy(uniforms([seed, "question", start + i], count)) for i in range(len(texts))]
+            texts = _longer(model, opening, texts, decoding, torch.stack(draws), stops)
+        questions += [finish(tokenizer, i, text, stops).text for i, text in enumerate(texts)]
     return questions
 
 
 def _longer(
-    model: Any, opening: list[int], texts: list[list[int]], decoding: dict, draws: torch.Tensor, count: int
+    model: Any, opening: list[int], texts: list[list[int]], decoding: dict, draws: torch.Tensor, stops: set[int]
 ) -> list[list[int]]:
-    if count == 0:
-        return texts
-    chosen = resolve(decoding, model.generation_config)
-    new = generate(model, [opening + text for text in texts], chosen, draws, count)
-    return [text + more for text, more in zip(texts, _padded(new, count, model.generation_config.pad_token_id))]
-
-
-def _padded(rows: list[list[int]], count: int, pad: int) -> list[list[int]]:
-    """Rows that all ended early brought to one length; what follows an end token is cut off later."""
-    return [row + [pad] * (count - len(row)) for row in rows]
+    """Texts and what follows them; what ended goes on too, and is cut at its first end token later."""
+    knobs = Knobs.of([resolve(decoding, model.generation_config)] * len(texts))
+    new = generate(model, [opening + text for text in texts], knobs, draws, stops, BATCH)
+    return [text + more for text, more in zip(texts, new)]
 
 
 def user_opening(tokenizer: Any) -> list[int]:

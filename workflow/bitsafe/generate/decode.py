@@ -1,0 +1,180 @@
+"""The decoding loop: one pass through the model a step for every beginning that is still followed.
+
+Rows with the same tokens so far (the settings of a grid, the samples of a prompt) share one entry of the cache and one
+forward pass, and part when they draw different tokens; finished rows leave at once. So a prompt is read once however
+many rows ask it, and answers that go together are worked out together. The tokens of a row are its own: its
+parameters, its random numbers, and logits that do not depend on the batch but for the last bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from bitsafe.generate.cache import EntryCache, index
+from bitsafe.generate.sampling import Knobs, draw
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The tokens of a beginning, and the rows that follow it."""
+
+    tokens: list[int]
+    rows: NDArray
+
+
+class Decoding:
+    """Rows on their way to their answers. One instance a batch.
+
+    prompts: token ids of each row; knobs: [rows]; draws: uniforms [rows, max_new_tokens]; entries: cache entries at
+    once; processors: what changes logits by the tokens so far (a repetition penalty).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[list[int]],
+        knobs: Knobs,
+        draws: Tensor,
+        stops: set[int],
+        entries: int,
+        processors: LogitsProcessorList | None = None,
+    ) -> None:
+        self.model, self.prompts, self.entries, self.processors = model, prompts, entries, processors or []
+        self.knobs, self.draws = Knobs(*(column.to(model.device) for column in knobs)), draws.to(model.device)
+        self.stops = np.array(sorted(stops))
+        self.answers = np.zeros(draws.shape, dtype=np.int64)
+        self.lengths = np.zeros(len(prompts), dtype=np.int64)
+        self.passes = 0  # rows of the model's forward passes after the prompts: what sharing saves is seen by it
+
+    @torch.inference_mode()
+    def run(self) -> list[list[int]]:
+        """The new tokens of each row, its end token included."""
+        waiting = self._stems() if self.draws.shape[1] else []
+        while waiting:
+            parked = self._wave(waiting[: self.entries])
+            waiting = parked + waiting[self.entries :]
+        return [row[:length].tolist() for row, length in zip(self.answers, self.lengths)]
+
+    def _stems(self) -> list[Stem]:
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(self.prompts):
+            rows.setdefault(tuple(prompt), []).append(row)
+        return [Stem(list(tokens), np.array(followed)) for tokens, followed in rows.items()]
+
+    def _wave(self, stems: list[Stem]) -> list[Stem]:
+        """Decode these beginnings to the end of all rows; what found no room on the way is given back."""
+        room = min(self.entries, sum(len(stem.rows) for stem in stems))
+        state = _State(self.model, stems, room, self.draws.shape[1], keep_tokens=bool(self.processors))
+        rows = np.concatenate([stem.rows for stem in stems])
+        entry = np.repeat(np.arange(len(stems)), [len(stem.rows) for stem in stems])
+        parked: list[Stem] = []
+        logits = state.prefill([stem.tokens for stem in stems])
+        while True:
+            tokens = self._draw(state, logits, rows, entry)
+            self.answers[rows, self.lengths[rows]] = tokens
+            self.lengths[rows] += 1
+            going = (self.lengths[rows] < self.draws.shape[1]) & ~np.isin(tokens, self.stops)
+            rows, parents, tokens = rows[going], entry[going], tokens[going]
+            parents, tokens, entry = _branches(parents, tokens)
+            if len(parents) > self.entries:
+                parked += self._park(rows, entry)
+                staying = entry < self.entries
+                rows, entry = rows[staying], entry[staying]
+                parents, tokens = parents[: self.entries], tokens[: self.entries]
+            if not len(rows):
+                return parked
+            place = _places(parents)
+            self.passes += len(place)
+            logits, entry = state.step(parents, tokens, place), place[entry]
+
+    def _draw(self, state: "_State", logits: Tensor, rows: NDArray, entry: NDArray) -> NDArray:
+        for processor in self.processors:
+            logits = processor(state.tokens, logits)
+        asked = index(rows, logits.device)
+        uniforms = self.draws[asked, index(self.lengths[rows], logits.device)]
+        return draw(logits, index(entry, logits.device), self.knobs.at(asked), uniforms).cpu().numpy()
+
+    def _park(self, rows: NDArray, entry: NDArray) -> list[Stem]:
+        """The beginnings past the last entry that has room, as prompts of a later wave."""
+        parked = []
+        for place in range(self.entries, int(entry.max()) + 1):
+            followed = rows[entry == place]
+            said = self.answers[followed[0], : self.lengths[followed[0]]].tolist()
+            parked.append(Stem(list(self.prompts[followed[0]]) + said, followed))
+        return parked
+
+
+def _branches(parents: NDArray, tokens: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Parent and token of each beginning that rows now follow, and which of these each row follows."""
+    pairs, followed = np.unique(parents << 32 | tokens, return_inverse=True)
+    return pairs >> 32, pairs & (2**32 - 1), followed
+
+
+def _places(parents: NDArray) -> NDArray:
+    """Entries 0, 1, … for the children of rising `parents`: the first child stays where its parent is if it can.
+
+    So an entry that has to be copied is never one that is written over.
+    """
+    first = np.diff(parents, prepend=-1) > 0
+    staying = first & (parents < len(parents))
+    place = np.where(staying, parents, -1)
+    place[~staying] = np.setdiff1d(np.arange(len(parents)), parents[staying])
+    return place
+
+
+class _State:
+    """What the model has read: its cache, the padding at the left of each entry and, if asked, the tokens."""
+
+    def __init__(self, model: Any, stems: list[Stem], room: int, new: int, keep_tokens: bool) -> None:
+        lengths = [len(stem.tokens) for stem in stems]
+        self.model, self.keep_tokens = model, keep_tokens
+        self.used = max(lengths)
+        self.padding = self.used - np.array(lengths)
+        self.cache = EntryCache(model.config, room, self.used + new)
+        self.tokens = torch.empty(0)
+
+    def prefill(self, prompts: list[list[int]]) -> Tensor:
+        """Logits [entries, vocabulary] of what follows the prompts.
+
+        The padding is masked. It repeats a prompt's first token, so that a penalty on tokens finds no other there.
+        """
+        padded = [[prompt[0]] * (self.used - len(prompt)) + prompt for prompt in prompts]
+        return self._forward(index(padded, self.model.device))
+
+    def step(self, parents: NDArray, tokens: NDArray, place: NDArray) -> Tensor:
+        """Logits of what follows one more token of each entry: `tokens[i]` after entry `parents[i]`, now `place[i]`."""
+        moved, device = parents != place, self.model.device
+        sources, targets = index(parents[moved], device), index(place[moved], device)
+        if moved.any():
+            self.cache.copy(sources, targets)
+        padding, new = np.empty(len(place), dtype=np.int64), np.empty((len(place), 1), dtype=np.int64)
+        padding[place], new[place, 0] = self.padding[parents], tokens
+        self.padding = padding
+        self.used += 1
+        if self.keep_tokens:
+            before = self.tokens[index(parents, device)]
+            self.tokens = torch.empty_like(before).index_copy_(0, index(place, device), before)
+        return self._forward(index(new, device))
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        """tokens: [entries, new], those of the last slots."""
+        if self.keep_tokens:
+            self.tokens = tokens if not len(self.tokens) else torch.cat([self.tokens, tokens], dim=1)
+        padding = index(self.padding, tokens.device)[:, None]
+        slots = torch.arange(self.used, device=tokens.device)
+        positions = (slots[-tokens.shape[1] :] - padding).clamp(min=0)
+        out = self.model(
+            input_ids=tokens,
+            attention_mask=(slots >= padding).long() if self.padding.any() else None,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
