@@ -1,5 +1,7 @@
 """Questions with options: each letter's probability is that of a full softmax, one prompt at a time."""
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ ROWS = [
 
 def job(folder: Path, **changes: object) -> GenerateJob:
     given = {
-        "load": lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        "opened": lambda: nullcontext(partial(options.answer, tiny_model.model(), tiny_model.tokenizer())),
+        "told": "here",
         "identity": "tiny",
         "folder": folder,
         "benchmarks": {"b": ROWS},

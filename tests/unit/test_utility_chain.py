@@ -10,7 +10,9 @@ from stats_run import table
 
 from bitsafe.config import Config
 from bitsafe.distance import step as distance_step
+from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, sha256_file, write_json
+from bitsafe.generate.engines import transformers as engine
 from bitsafe.matrix.progress import jobs
 from bitsafe.matrix.run import Run
 from bitsafe.steps import generate as generate_step
@@ -63,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
     made.save()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (generate_step, distance_step):
+        for module in (engine, distance_step):
             patch.setattr(module, "load_dense", load)
         measure(made)
     return made
@@ -124,3 +126,16 @@ def test_distances_are_jobs_of_the_run_where_they_are_asked_for(run: Run) -> Non
     assert {path.name for path in run.distance_files()} == {"distance.json"}
     without = Run(run.config.model_copy(update={"distance": type(run.config.distance)()}))
     assert without.distance_files() == [] and "distance" not in {job.step for job in jobs(without)}
+
+
+def test_an_engine_that_tells_no_probabilities_is_refused_before_anything_is_asked(run: Run) -> None:
+    config = run.config.model_dump() | {"generate": {"engine": "vllm"}}
+    with pytest.raises(UserError, match=r"generate.engine: vllm tells no probabilities of options, as questions asks"):
+        _ = Run(Config(**config)).benchmarks
+
+
+def test_distances_are_measured_on_answers_of_a_decoding_that_is_no_grid(run: Run) -> None:
+    asked = run.config.model_dump()
+    assert Run(Config(**asked | {"decodings": ["grid49", "greedy"]})).measured_decoding == "greedy"
+    with pytest.raises(UserError, match="decodings: grids alone"):
+        _ = Run(Config(**asked | {"decodings": ["grid49"]})).measured_decoding

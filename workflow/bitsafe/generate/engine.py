@@ -24,7 +24,7 @@ VERSION = 1  # bump when an answer would change
 
 DRAWN_BY = ("model_defaults", "do_sample", "temperature", "top_p", "top_k", "system_prompt")
 LATER = ("user_prefix", "setting")  # said only where set: unset, they move no key of a stored answer and no draw
-SHARED = 4  # rows of a grid a cache entry: many of them say the same for long
+SHARED = 2  # rows of a grid a cache entry: many say the same for long; with more, those that part find no room
 
 
 class Answer(NamedTuple):

@@ -158,12 +158,13 @@ class Classifier:
         """Greedy new tokens of a batch, as text."""
         import torch
 
-        from bitsafe.generate.engine import explicit_config, finish, generate, resolve
+        from bitsafe.generate.defaults import stops_of
+        from bitsafe.generate.engine import finish, generate
+        from bitsafe.generate.sampling import Knobs, resolve
 
-        count = self.params.max_new_tokens
-        decoding = resolve({}, self.model.generation_config)
-        with explicit_config(self.model, self.tokenizer, False) as stops:
-            rows = generate(self.model, ids, decoding, torch.zeros(len(ids), count), count)
+        stops = stops_of(self.model, self.tokenizer)
+        knobs = Knobs.of([resolve({}, self.model.generation_config)] * len(ids))
+        rows = generate(self.model, ids, knobs, torch.zeros(len(ids), self.params.max_new_tokens), stops, len(ids))
         return [finish(self.tokenizer, 0, row, stops).text for row in rows]
 
 
