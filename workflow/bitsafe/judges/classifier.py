@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitsafe.config import read_yaml
+from bitsafe.data.messages import templated
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json
 from bitsafe.generate.store import AnswerStore
@@ -145,7 +146,7 @@ class Classifier:
         turns = [("user", neutral(asked)), ("assistant", shown)]
         as_parts = self.params.content == "parts"
         talk = [{"role": r, "content": [{"type": "text", "text": t}] if as_parts else t} for r, t in turns]
-        return list(self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False))
+        return list(templated(self.tokenizer, talk, add_generation_prompt=True, return_dict=False))
 
     def clipped(self, answer: str) -> str:
         """The first `clip_tokens` tokens of the answer, as HarmBench clips what it shows."""
