@@ -118,3 +118,12 @@ def test_a_prompt_without_room_is_named() -> None:
     model = tiny_model.model(room=10)
     with pytest.raises(UserError, match="prompt q0: "):
         next(options.answer(model, tiny_model.tokenizer(), ROWS, {}, 8, 4))
+
+
+def test_samples_and_settings_of_a_question_share_its_forward_pass() -> None:
+    model, passed = tiny_model.model(), []
+    real = model.forward
+    model.forward = lambda inputs, **named: passed.append(len(inputs)) or real(inputs, **named)
+    asked = [row | {"sample": k} for row in ROWS for k in range(5)]
+    found = [one for batch in options.answer(model, tiny_model.tokenizer(), asked, {}, 8, 4) for one in batch]
+    assert sum(passed) == len(ROWS) and [asked[one.index]["sample"] for one in found] == [0] * len(ROWS)

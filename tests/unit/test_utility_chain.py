@@ -19,6 +19,7 @@ from bitsafe.steps import generate as generate_step
 from bitsafe.steps.judge import judge
 from bitsafe.steps.summarise import score
 
+LITTLE = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "grid": {"temperature": [0.5, 1.0]}}
 N = 12  # questions with options
 QUESTIONS = [
     {"id": n, "category": "Health", "question": f"Is {n} safe?", "options": ["yes", "no", "maybe"][: 2 + n % 2]}
@@ -57,10 +58,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             replicates=1,
             benchmarks=list(benchmarks),
             judges=["keyword", "choice", "contains"],
+            decodings=["default", "little"],
             matrix=[{"methods": ["rtn"], "bits": [4]}],
             generate={"max_new_tokens": 8, "batch_size": 4},
             distance={"tokens": 12},
-            tables={"benchmarks": benchmarks},
+            tables={"benchmarks": benchmarks, "decodings": {"little": LITTLE}},
         )
     )
     made.save()
@@ -101,7 +103,10 @@ def test_the_accuracy_is_that_of_the_letters(run: Run) -> None:
     for cell in run.cells:
         said = read_jsonl(run.replicate_folder(cell, 0) / "answers/questions.default.jsonl")
         right = sum(one["answer"] == "AB"[n % 2] for n, one in enumerate(said))
-        (found,) = [x for x in table(run, "utility") if x["judge"] == "choice" and x["method"] == cell.method]
+        rows = [x for x in table(run, "utility") if x["judge"] == "choice" and x["method"] == cell.method]
+        found, grid = rows  # of a grid every setting has the same letters
+        assert grid["decoding"] == "little_mean" and float(grid["value"]) == float(found["value"])
+        assert grid["constant_value"] == found["constant_value"] and grid["equals_constant"] == found["equals_constant"]
         assert float(found["value"]) == pytest.approx(right / N) and found["metric"] == "utility"
         assert float(found["constant_value"]) == 0.5 and found["equals_constant"] in ("True", "False")
         assert (found["flip_rate"] != "") == (cell != cell.baseline)
