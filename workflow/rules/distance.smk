@@ -22,6 +22,8 @@ rule distance:
         f"{OUT}/logs/distance/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.log",
     benchmark:
         f"{OUT}/timings/distance/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
+    group:
+        grouped(workflow, RUN, "distance")
     conda:
         "../../envs/core.yaml"
     threads: 1
