@@ -204,6 +204,20 @@ def compared_with(run: Run, wildcards: Any) -> list[str]:
 
 def measured_on(run: Run, wildcards: Any) -> str:
     """What the distance of a cell rests on: full precision's answers for itself, its texts for every other cell."""
-    baseline = Cell(wildcards.model, "full", 16)
-    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, wildcards.stage)
+    cell, baseline = measured(wildcards)
     return str(run.at(baseline, "answers.json" if cell == baseline else "distance.json"))
+
+
+def measured_after(run: Run, wildcards: Any) -> list[str]:
+    """What the distance of a cell does not read but waits for: its own answers.
+
+    Within one Slurm job the two would otherwise run side by side, on twice the GPUs and memory.
+    """
+    cell, baseline = measured(wildcards)
+    return [] if cell == baseline else [str(run.at(cell, "answers.json"))]
+
+
+def measured(wildcards: Any) -> tuple[Cell, Cell]:
+    """The cell of a distance, and its baseline."""
+    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, wildcards.stage)
+    return cell, cell.baseline

@@ -16,6 +16,7 @@ rule distance:
     input:
         f"{CELL}/{{stage}}/artefacts.json",
         lambda wc: hooks.measured_on(RUN, wc),
+        lambda wc: [ancient(path) for path in hooks.measured_after(RUN, wc)],
     output:
         f"{CELL}/{{stage}}/distance.json",
     log:
