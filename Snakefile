@@ -40,6 +40,8 @@ wildcard_constraints:
 
 localrules:
     all,
+    fetch_model,
+    prefetch,
     near_duplicates,
     score,
     tabulate,

@@ -47,10 +47,8 @@ class Held:
         before = len(self.project.said())
         process = self.project.start(**self.hold)
         if self.project.lab.call("squeue", "-h", "-o", "%i").split():
-            wait_until(
-                lambda: "jobs of an earlier start" in self.project.said()[before:], 120, "earlier jobs are found"
-            )
-            wait_until(lambda: "SLURM run ID" in self.project.said()[before:], 120, "the start goes on")
+            for words in ("jobs of an earlier start", "SLURM run ID"):
+                wait_until(lambda words=words: words in self.project.said()[before:], 120, words)
         time.sleep(1)
         self.go()
         return ended(process)

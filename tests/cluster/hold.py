@@ -1,7 +1,7 @@
 """Becomes sitecustomize.py of a copied project: holds one step of one cell in the middle of its work, for a fault.
 
-HOLD is `step cell`, GATE a folder. The step writes its pid to GATE/held and goes on when GATE/go is there; GATE/eat makes it
-take memory instead. Snakemake itself looks after its jobs every other second, whatever it was told.
+HOLD is `step cell`, GATE a folder. The step writes its pid to GATE/held and goes on when GATE/go is there; GATE/eat
+makes it take memory instead. Snakemake itself looks after its jobs every other second, whatever it was told.
 """
 
 import os

@@ -106,8 +106,8 @@ def wait_until(condition, seconds: float, what: str) -> None:
 def two_writers(writes: Path) -> list[str]:
     """Every time that a step began on an output while another process was writing it; [] is the proof.
 
-    A write that ended lasts from its line `begin` to its line `end`. One that was killed has no end: whether its process
-    still lived is what the next one wrote down (`other_alive`) before it asked for the lock.
+    A write that ended lasts from its line `begin` to its line `end`. One that was killed has no end: whether its
+    process still lived is what the next one wrote down (`other_alive`) before it asked for the lock.
     """
     found, open_ = [], {}
     for line in writes.read_text().splitlines():

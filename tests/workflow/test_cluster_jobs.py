@@ -5,6 +5,7 @@ import re
 import shlex
 import socket
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ MODEL = """
 """
 STAND_INS = {
     "sbatch": 'printf "%s\\n" "$*" >> $FAKE/sent; n=$(wc -l < $FAKE/sent); echo $n',
-    "squeue": 'case "$*" in *--me*) cat $FAKE/queue;; *) i=0; while read -r _; do i=$((i+1)); echo "$i|FAILED"; done < $FAKE/sent;; esac',
+    "squeue": """case "$*" in
+  *--me*) cat $FAKE/queue;;
+  *) i=0; while read -r _; do i=$((i+1)); echo "$i|FAILED"; done < $FAKE/sent;;
+esac""",
     "scancel": 'printf "%s\\n" "$*" >> $FAKE/cancelled; : > $FAKE/queue',
     "sinfo": "echo 'cpu*'",
     "scontrol": "echo 'MinJobAge = 300 sec'",
@@ -50,7 +54,7 @@ def submit(project, slurm: Path, *arguments: str) -> tuple[subprocess.CompletedP
 
 def options(line: str) -> dict[str, str]:
     words = shlex.split(line.split(" --wrap")[0])
-    found = {key: value for key, value in zip(words, words[1:]) if key.startswith("-")}
+    found = {key: value for key, value in pairwise(words) if key.startswith("-")}
     found |= dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
     return found | {"log": re.search(r"slurm_logs/([^/]+)/", found["--output"])[1]}
 
