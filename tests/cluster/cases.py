@@ -1,4 +1,4 @@
-"""One case: the finished mini run loses a cell, a fault hits the run that makes it again, a last start finishes it."""
+"""One case: the finished mini run loses a part, a fault hits the run that makes it again, a last start finishes it."""
 
 import shutil
 import subprocess
@@ -20,7 +20,8 @@ def play(base: Project, fault: str, phase: str, folder: Path) -> dict:
     row = {"fault": fault, "phase": phase, "ok": False, "said": ""}
     try:
         with small_disk(project) if fault == "disk full" else nothing():
-            project.forget("toy_gpu", PHASES[phase][1])
+            _step, cell, made = PHASES[phase]
+            project.forget(cell, *made)
             held = Held(project, phase, *(["--retries", "0"] if fault == "disk full" else []))
             try:
                 row["said"], code = FAULTS[fault](held)

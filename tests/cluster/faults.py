@@ -9,11 +9,15 @@ from pathlib import Path
 from tests.cluster.lab import HOST
 from tests.cluster.project import Project, ended, wait_until
 
-PHASES = {  # the step that is held, the cell that is made again
-    "quantize": ("quantize toy_gpu/rtn/4bit/none", "rtn/4bit/none"),
-    "generate": ("generate toy_gpu/rtn/4bit/none/quantized", "rtn/4bit/none"),
-    "judge": ("judge toy_gpu/rtn/4bit/none/quantized", "rtn/4bit/none"),
-    "patch": ("patch toy_gpu/ste/4bit/harmful/qresafe", "ste/4bit/harmful/qresafe"),
+RTN, PATCHED = "toy_gpu/rtn/4bit/none", "toy_gpu/ste/4bit/harmful/qresafe"
+VERDICTS = ["verdicts.*.json", "rep0/verdicts"]
+RESTARTED = "Trying to restart job"  # of a group Snakemake does not say why it failed
+ANSWERS = [*VERDICTS, "answers.json", "rep0/answers*"]
+PHASES = {  # the step that is held; the cell, and what of it is made again: by that step, and by those after it
+    "quantize": (f"quantize {RTN}", f"{RTN}/quantized", ["*"]),
+    "generate": (f"generate {RTN}/quantized", f"{RTN}/quantized", ANSWERS),
+    "judge": (f"judge {RTN}/quantized", f"{RTN}/quantized", VERDICTS),
+    "patch": (f"patch {PATCHED}", PATCHED, ["*"]),
 }
 
 
@@ -24,7 +28,7 @@ class Held:
         self.project, self.gate = project, project.folder / "gate"
         self.gate.mkdir()
         self.hold = {"HOLD": PHASES[phase][0], "GATE": str(self.gate)}
-        self.main = project.start(*arguments, **self.hold)
+        self.main = project.start("score", *arguments, **self.hold)
         wait_until(lambda: self.pid or self.main.poll() is not None, 240, "the step is held")
         if self.main.poll() is not None:
             raise RuntimeError("the run ended before the step was reached")
@@ -45,7 +49,7 @@ class Held:
     def again(self) -> int:
         """Start once more, as a person would, and let it pass when the earlier jobs are settled."""
         before = len(self.project.said())
-        process = self.project.start(**self.hold)
+        process = self.project.start("score", **self.hold)
         if self.project.lab.call("squeue", "-h", "-o", "%i").split():
             for words in ("jobs of an earlier start", "SLURM run ID"):
                 wait_until(lambda words=words: words in self.project.said()[before:], 120, words)
@@ -85,14 +89,14 @@ def kept_alive(deal):
 
 def scancel(held: Held) -> str:
     held.project.lab.call("scancel", held.job)
-    wait_until(lambda: "CANCELLED" in held.project.said(), 60, "the run sees it cancelled")
+    wait_until(lambda: RESTARTED in held.project.said(), 60, "the run sees it cancelled")
     held.go()
     return "job cancelled"
 
 
 def timeout(held: Held) -> str:
     held.project.lab.call("scontrol", "update", f"JobId={held.job}", "TimeLimit=1")
-    wait_until(lambda: "TIMEOUT" in held.project.said(), 200, "the run sees the time limit")
+    wait_until(lambda: RESTARTED in held.project.said(), 200, "the run sees the time limit")
     held.go()
     return "job over its time limit"
 

@@ -78,9 +78,10 @@ class Project:
         logs = [line for line in self.said().splitlines() if "has been submitted with SLURM jobid" in line]
         return [line.split("slurm_logs/")[1].split("/")[0] for line in logs]
 
-    def forget(self, model: str, cell: str) -> None:
-        """Take a cell away, and everything that rests on it: the next run makes it again."""
-        shutil.rmtree(self.run / model / cell)
+    def forget(self, cell: str, *made: str) -> None:
+        """Take away what these folders and files of a cell are, and the scores: the next run makes them again."""
+        for path in (path for pattern in made for path in (self.run / cell).glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         for file in ("score.json", "scores.csv", "report.html"):
             (self.run / file).unlink(missing_ok=True)
 
