@@ -38,6 +38,7 @@ SwitchType=switch/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 ReturnToService=2
+SlurmdParameters=config_overrides
 KillWait=2
 MinJobAge=300
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
@@ -116,7 +117,7 @@ class Lab:
         self.folder, self.database = Path(folder).resolve(), database
         self.values = {"lab": self.folder, "host": HOST, "user": os.environ.get("USER") or "root"}
         ports = {"port": PORT, "port1": PORT + 1, "port2": PORT + 2, "port3": PORT + 3}
-        self.values |= {"cpus": os.cpu_count()} | ports
+        self.values |= {"cpus": max(4, os.cpu_count() or 1)} | ports  # two jobs at a time even on two cores
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{self.folder}/bin:{full_path()}"}
