@@ -94,6 +94,8 @@ def settled(workflow: Any, run: Run) -> list[str]:
             elsewhere = lock(run.folder / ".lock")
         if hasattr(workflow.executor_settings, "jobname_prefix"):
             workflow.executor_settings.jobname_prefix = earlier.name_of(run.folder)
+            (run.folder / ".slurm").touch()  # from now on a start without Slurm asks it too
+        if (run.folder / ".slurm").exists():
             earlier.settle(run.folder, earlier.asked_for(), elsewhere)
         sign()
         forget_unrecorded(workflow, run)
