@@ -94,11 +94,9 @@ def with_fault(fault: str, phase: str, database: bool = False) -> dict:
 
 def undisturbed(lab: Lab) -> Project:
     """The mini run, finished here without Slurm; each case takes a copy."""
-    base = Project(WORK / "base", "mini")
-    if not (base.run / "report.html").exists():
-        checkout(base.folder)
-        if base.finish():
-            raise RuntimeError(f"the undisturbed run failed: {base.log}")
+    base = Project(checkout(WORK / "base"), "mini")
+    if not (base.run / "report.html").exists() and base.finish():
+        raise RuntimeError(f"the undisturbed run failed: {base.log}")
     base.lab = lab
     return base
 

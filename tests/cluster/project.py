@@ -17,8 +17,7 @@ FAST = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10"
 
 
 def checkout(folder: Path) -> Path:
-    """Copy what git tracks or would track, and the hold as sitecustomize.py."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Copy what git tracks or would track, and the hold as sitecustomize.py; over what is there, which stays."""
     listed = ["git", "ls-files", "-co", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():

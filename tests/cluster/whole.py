@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -94,6 +95,7 @@ def one_quantizer_more(folder: Path, lab: Lab, finished_run: Project) -> dict:
 
 
 def fresh(folder: Path, lab: Lab | None) -> Project:
+    shutil.rmtree(folder, ignore_errors=True)
     return Project(checkout(folder), "toy", lab)
 
 
