@@ -49,7 +49,7 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen:
         """Begin `snakemake` as a person's terminal would; its output goes to the end of the log."""
         where = ["--cores", "all", "--profile", "slurm", *FAST] if self.lab else ["--cores", "2"]
-        command = [sys.executable, "-m", "snakemake", *where, "--configfile", self.config, *arguments]
+        command = [sys.executable, "-m", "snakemake", "--configfile", self.config, *where, *arguments]
         listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored by what a script starts
         with self.log.open("ab") as log:
             return subprocess.Popen(
