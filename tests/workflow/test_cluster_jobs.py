@@ -13,6 +13,8 @@ import pytest
 MODEL = """
   models:
     big: {base: toy, resources: {mem_mb: 5000, runtime: 100, gpu: 2}}
+"""
+FAR = """
   judges:
     far: {base: keyword, resources: {mem_mb: 700, runtime: 5, gpu: 0, judge_slots: 1}}
 """
@@ -26,6 +28,7 @@ esac""",
     "sinfo": "echo 'cpu*'",
     "scontrol": "echo 'MinJobAge = 300 sec'",
     "sacct": "exit 1",
+    "sacctmgr": "cat $FAKE/accounts",
 }
 
 
@@ -34,7 +37,7 @@ def slurm(tmp_path):
     """A folder with stand-ins for Slurm's commands; `queue` is what squeue shows of this user."""
     for name, body in STAND_INS.items():
         file = tmp_path / name
-        file.write_text(f"#!/bin/bash\nFAKE={tmp_path}\ntouch $FAKE/sent $FAKE/queue\n{body}\n")
+        file.write_text(f"#!/bin/bash\nFAKE={tmp_path}\ntouch $FAKE/sent $FAKE/queue $FAKE/accounts\n{body}\n")
         file.chmod(0o755)
     return tmp_path
 
@@ -63,38 +66,48 @@ def options(line: str) -> dict[str, str]:
 def unmade(project):
     """The finished project with a model that takes two GPUs, not made yet."""
     with (project.folder / "mini.yaml").open("a") as config:
-        config.write(MODEL.replace("\ntables:", "") + "models: [big]\njudges: [keyword, reference, far]\n")
+        config.write(MODEL.lstrip("\n") + "models: [big]\n")
     return project
 
 
 def test_each_cell_is_one_job_with_the_resources_of_its_widest_moment(unmade, slurm):
-    _done, jobs = submit(unmade, slurm)
+    done, jobs = submit(unmade, slurm)
     rtn = jobs["group_big__rtn__4bit__none__quantized_generate_judge_quantize"]
     assert rtn["--mem"] == "5000", "the largest of what runs in turn: 5000, 5000, and two judges of 1000 side by side"
     assert rtn["--gpus"] == "2" and rtn["-t"] == str(100 + 100 + 30), "GPUs are not added up, minutes are"
     assert rtn["-p"] == "cpu" and "--array" not in rtn
     assert len(jobs) == 3, "the patched cell waits for the quantized one"
+    assert "failed, SLURM status is: 'FAILED'" in done.stdout, "Slurm's word for it"
     names = {job["--job-name"].rsplit("_", 1)[0] for job in jobs.values()}
     assert len(names) == 1 and names.pop().startswith("bitsafe-mini-"), "the jobs of a run are known by their name"
 
 
-def test_a_judge_over_the_network_goes_out_by_itself(unmade, slurm):
-    cell = unmade.folder / "results/mini/big/full/16bit/none/quantized"
-    cell.mkdir(parents=True)
-    for made in ("artefacts.json", "answers.json", "verdicts.keyword.json", "verdicts.reference.json"):
-        (cell / made).write_text("{}")
-    _done, jobs = submit(unmade, slurm, "--rerun-triggers", "mtime", "--until", "judge")
+def test_a_judge_over_the_network_goes_out_by_itself(project, slurm):
+    with (project.folder / "mini.yaml").open("a") as config:
+        config.write(FAR.lstrip("\n") + "judges: [keyword, reference, far]\n")
+    _done, jobs = submit(project, slurm)
+    assert set(jobs) == {"rule_judge"}, "one job a cell, and no group"
     far = jobs["rule_judge"]
-    assert far["--mem"] == "700" and "--gpus" not in far and "big_full_16_none_quantized_far" in far["--comment"]
+    assert far["--mem"] == "700" and "--gpus" not in far and far["--comment"].endswith("_far")
 
 
 def test_partitions_and_types_of_gpu_are_the_users(unmade, slurm):
     text = "partitions:\n  a100: {max_gpu: 4}\n  small: {max_runtime: 2d}\n"
     (unmade.folder / "slurm/partitions.yaml").write_text(text)
+    (slurm / "accounts").write_text("mine\n")
     unmade.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: mine")
     unmade.edit("slurm/config.yaml", "  # gpu_model: h100", "  gpu_model: h100")
     _done, jobs = submit(unmade, slurm)
     assert {(job["-p"], job["--gpus"]) for job in jobs.values()} == {("a100", "h100:2")}
+
+
+def test_an_account_that_is_not_the_users_ends_the_run_with_its_reason(unmade, slurm):
+    """The plugin alone would wait for ever: it cannot tell that a group failed before it was sent."""
+    unmade.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: mine")
+    (slurm / "accounts").write_text("theirs\n")
+    done, jobs = submit(unmade, slurm)
+    assert done.returncode == 1 and not jobs
+    assert "account mine appears to be invalid" in done.stdout
 
 
 def test_a_cluster_that_knows_gres_alone(unmade, slurm):

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from bitsafe.cells import Cell
 from bitsafe.cluster import earlier
+from bitsafe.cluster.told import tell_of_groups
 from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
@@ -94,6 +95,7 @@ def settled(workflow: Any, run: Run) -> list[str]:
             elsewhere = lock(run.folder / ".lock")
         if hasattr(workflow.executor_settings, "jobname_prefix"):
             workflow.executor_settings.jobname_prefix = earlier.name_of(run.folder)
+            tell_of_groups()
             (run.folder / ".slurm").touch()  # from now on a start without Slurm asks it too
         if (run.folder / ".slurm").exists():
             earlier.settle(run.folder, earlier.asked_for(), elsewhere)
