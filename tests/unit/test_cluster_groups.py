@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from snakemake.resources import Resources
 
 from bitsafe.cluster import earlier
 from bitsafe.cluster.earlier import asked_for, name_of, settle
@@ -24,6 +25,7 @@ def a_run() -> Run:
 
 
 def a_workflow(local: bool = False, **asked: dict) -> SimpleNamespace:
+    asked = {rule: Resources.from_mapping(of_rule) for rule, of_rule in asked.items()}
     return SimpleNamespace(local_exec=local, resource_settings=SimpleNamespace(overwrite_resources=asked))
 
 

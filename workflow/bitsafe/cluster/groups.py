@@ -41,6 +41,6 @@ def asked_alike(workflow: Any, rule: str) -> bool:
     asked = workflow.resource_settings.overwrite_resources
 
     def words(name: str) -> dict[str, Any]:
-        return {key: asked[name][key] for key in ASKED_AS_TEXT if key in asked.get(name, {})}
+        return {key: asked[name][key].raw for key in ASKED_AS_TEXT if key in asked.get(name, {})}
 
     return words(rule) == words("generate")
