@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy test-envs test-judge bench bench-extra bench-smollm2 lint lock env
+.PHONY: run test run-real test-toy test-envs test-judge test-cluster bench bench-extra bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +34,10 @@ test-envs: $(STAMP)
 # JUDGE_URL=… MODEL=… names a server that runs
 test-judge: $(STAMP)
 	$(BIN)/python -m pytest -rsP tests/judge
+
+# a real Slurm on this machine (Debian's packages, two fake GPUs) and every fault; resumable, 50 minutes a call
+test-cluster: $(STAMP)
+	PYTHONPATH=workflow $(BIN)/python -m tests.cluster
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)

@@ -15,6 +15,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")
 
 from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS, Cell
+from bitsafe.cluster.groups import grouped
 from bitsafe.matrix.recipes import recipe
 from bitsafe.report.patched.sweeps import swept
 
@@ -39,6 +40,8 @@ wildcard_constraints:
 
 localrules:
     all,
+    fetch_model,
+    prefetch,
     near_duplicates,
     score,
     tabulate,
@@ -68,7 +71,7 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    hooks.start(RUN)
+    hooks.start(workflow, RUN)
 
 
 onsuccess:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bitsafe import __version__
 from bitsafe.cells import Cell
+from bitsafe.cluster.writers import only_writer
 from bitsafe.errors import CellError, UserError
 from bitsafe.matrix.run import Run
 
@@ -125,19 +126,24 @@ def step(commands: argparse._SubParsersAction, name: str, summary: str, *nouns: 
 
 def run_step(name: str, run: Run, nouns: list[Cell | str]) -> None:
     """Run one step; whatever ends it badly stands in the status file of the cell, or of the cell's judge."""
-    cells = [noun for noun in nouns if isinstance(noun, Cell)]
-    for cell in cells:
+    for cell in (noun for noun in nouns if isinstance(noun, Cell)):
         check_known(run, cell)
-    try:
-        call(STEPS[name], run, *nouns)
-    except Exception as error:
-        from bitsafe.steps.status import tell_unless_told
+    what = " ".join([name, *(noun.slug if isinstance(noun, Cell) else noun for noun in nouns)])
+    with only_writer(run.folder, what):
+        try:
+            call(STEPS[name], run, *nouns)
+        except Exception as error:
+            tell(name, run, nouns, error)
+            raise
 
-        for cell in cells:
-            folders = [run.replicate_folder(cell, k) for k in range(run.replicates(cell.model))]
-            below = {"judge": ["verdicts", str(nouns[-1])], "distance": ["distance"]}.get(name, [])
-            tell_unless_told([folder.joinpath(*below) for folder in folders], " ".join([name, *below[1:]]), error)
-        raise
+
+def tell(name: str, run: Run, nouns: list[Cell | str], error: Exception) -> None:
+    from bitsafe.steps.status import tell_unless_told
+
+    for cell in (noun for noun in nouns if isinstance(noun, Cell)):
+        folders = [run.replicate_folder(cell, k) for k in range(run.replicates(cell.model))]
+        below = {"judge": ["verdicts", str(nouns[-1])], "distance": ["distance"]}.get(name, [])
+        tell_unless_told([folder.joinpath(*below) for folder in folders], " ".join([name, *below[1:]]), error)
 
 
 def check_known(run: Run, cell: Cell) -> None:

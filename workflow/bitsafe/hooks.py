@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bitsafe.cells import Cell
+from bitsafe.cluster import earlier
+from bitsafe.cluster.told import tell_of_groups
+from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import told_plainly
@@ -65,19 +69,48 @@ def stop(error: UserError) -> NoReturn:
     raise SystemExit(2)
 
 
-def start(run: Run) -> None:
-    """Take the run's folder for this process, and leave the configuration there for the steps to read."""
+def start(workflow: Any, run: Run) -> None:
+    """Leave the configuration in the run's folder, which is this process's own, for the steps to read."""
+    settled(workflow, run)
+    if not workflow.local_exec:  # Snakemake's own handler waits for all that run; jobs elsewhere are cancelled instead
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with told_plainly(run.folder):
-            run.folder.mkdir(parents=True, exist_ok=True)
-            lock(run.folder / ".lock")
         run.save()
     except UserError as error:
         stop(error)
 
 
-def lock(file: Path) -> None:
-    """Hold `file` until this process ends, however it ends: a killed run leaves no lock behind."""
+def settled(workflow: Any, run: Run) -> list[str]:
+    """No input: what has to be done before Snakemake looks at files, by the process that will start jobs alone.
+
+    It takes the run's folder, ends the Slurm jobs that an earlier start left behind, and names those to come so that
+    the next start finds them.
+    """
+    will_start = workflow.exec_mode.name == "DEFAULT" and workflow.executor_plugin is not None
+    if _held or not will_start or workflow.dryrun or workflow.touch:
+        return []
+    try:
+        with told_plainly(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            elsewhere = lock(run.folder / ".lock")
+        if hasattr(workflow.executor_settings, "jobname_prefix"):
+            workflow.executor_settings.jobname_prefix = earlier.name_of(run.folder)
+            tell_of_groups()
+            (run.folder / ".slurm").touch()  # from now on a start without Slurm asks it too
+        if (run.folder / ".slurm").exists():
+            earlier.settle(run.folder, earlier.asked_for(), elsewhere)
+        sign()
+        forget_unrecorded(workflow, run)
+    except UserError as error:
+        stop(error)
+    return []
+
+
+def lock(file: Path) -> str | None:
+    """Hold `file` until this process ends, however it ends: a killed run leaves no lock behind.
+
+    Returns the machine on which it was last held, if that is another one.
+    """
     handle = file.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,10 +121,17 @@ def lock(file: Path) -> None:
         raise UserError(f"{file.parent}: in use by another run ({holder}): {remedy}") from None
     except OSError:  # a file system without locks
         print(f"bitsafe: {file}: this file system has no locks; start one run at a time", file=sys.stderr)
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-    handle.flush()
     _held.append(handle)
+    handle.seek(0)
+    _process, _on, machine = handle.read().strip().rpartition(" on ")
+    return machine if machine and machine != socket.gethostname() else None
+
+
+def sign() -> None:
+    """Write into the lock file who holds it."""
+    _held[0].truncate(0)
+    _held[0].write(f"process {os.getpid()} on {socket.gethostname()}")
+    _held[0].flush()
 
 
 def finish(run: Run) -> None:
@@ -168,6 +208,20 @@ def compared_with(run: Run, wildcards: Any) -> list[str]:
 
 def measured_on(run: Run, wildcards: Any) -> str:
     """What the distance of a cell rests on: full precision's answers for itself, its texts for every other cell."""
-    baseline = Cell(wildcards.model, "full", 16)
-    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, wildcards.stage)
+    cell, baseline = measured(wildcards)
     return str(run.at(baseline, "answers.json" if cell == baseline else "distance.json"))
+
+
+def measured_after(run: Run, wildcards: Any) -> list[str]:
+    """What the distance of a cell does not read but waits for: its own answers.
+
+    Within one Slurm job the two would otherwise run side by side, on twice the GPUs and memory.
+    """
+    cell, baseline = measured(wildcards)
+    return [] if cell == baseline else [str(run.at(cell, "answers.json"))]
+
+
+def measured(wildcards: Any) -> tuple[Cell, Cell]:
+    """The cell of a distance, and its baseline."""
+    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, wildcards.stage)
+    return cell, cell.baseline

@@ -16,12 +16,15 @@ rule distance:
     input:
         f"{CELL}/{{stage}}/artefacts.json",
         lambda wc: hooks.measured_on(RUN, wc),
+        lambda wc: [ancient(path) for path in hooks.measured_after(RUN, wc)],
     output:
         f"{CELL}/{{stage}}/distance.json",
     log:
         f"{OUT}/logs/distance/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.log",
     benchmark:
         f"{OUT}/timings/distance/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
+    group:
+        grouped(workflow, RUN, "distance")
     conda:
         "../../envs/core.yaml"
     threads: 1

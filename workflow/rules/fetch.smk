@@ -6,6 +6,7 @@ REQUIRED INPUTS:
 
 OUTPUTS:
     <results>/models/<model>/source.json      what was fetched, from where, with hashes; the checkpoint beside it
+    <results>/downloads/                      prompt sets (target `prefetch`: these and the models of the run)
     <results>/toy_train/organism<k>/          the toy, trained again (target `train_toy`; `python -m bitsafe
                                               promote_toy` puts it into data/toy)
 """
@@ -29,6 +30,13 @@ rule fetch_model:
         recipe=lambda wc: recipe("fetch_model", RUN, wc.model),
     shell:
         "python -m bitsafe fetch_model {params.run} {wildcards.model} 2>&1 | tee {log}"
+
+
+rule prefetch:
+    """Fetching everything that the run reads from the network, where there is one: models and prompt sets."""
+    input:
+        [path for model in RUN.config.models for path in hooks.checkpoint_inputs(RUN, model)],
+        f"{OUT}/tables/near_duplicates.csv",
 
 
 rule train_toy_organism:

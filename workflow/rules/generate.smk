@@ -21,6 +21,8 @@ rule generate:
         f"{OUT}/logs/generate/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.log",
     benchmark:
         f"{OUT}/timings/generate/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
+    group:
+        grouped(workflow, RUN, "generate")
     conda:
         "../../envs/core.yaml"
     threads: 1

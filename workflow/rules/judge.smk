@@ -25,6 +25,8 @@ rule judge:
         f"{OUT}/logs/judge/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.{{judge}}.log",
     benchmark:
         f"{OUT}/timings/judge/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.{{judge}}.tsv"
+    group:
+        grouped(workflow, RUN, "judge")
     conda:
         "../../envs/core.yaml"
     threads: 1

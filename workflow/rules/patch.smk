@@ -24,6 +24,8 @@ rule patch:
         f"{OUT}/timings/patch/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
     wildcard_constraints:
         stage=rf"(?!quantized/){NAME}",
+    group:
+        grouped(workflow, RUN, "patch")
     conda:
         "../../envs/core.yaml"
     threads: 1

@@ -13,6 +13,7 @@ OUTPUTS, below <model>/<method>/<bits>bit/<risk>/quantized/:
 rule quantize:
     """Quantizing the replicates of one cell, and proving each artefact by reloading it."""
     input:
+        lambda wc: hooks.settled(workflow, RUN),
         lambda wc: hooks.checkpoint_inputs(RUN, wc.model),
     output:
         f"{CELL}/quantized/artefacts.json",
@@ -20,6 +21,8 @@ rule quantize:
         f"{OUT}/logs/quantize/{{model}}.{{method}}.{{bits}}bit.{{risk}}.log",
     benchmark:
         f"{OUT}/timings/quantize/{{model}}.{{method}}.{{bits}}bit.{{risk}}.tsv"
+    group:
+        grouped(workflow, RUN, "quantize")
     conda:
         "../../envs/core.yaml"
     threads: 1
