@@ -19,6 +19,7 @@ from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import JudgeRow
+from bitsafe.sharing.store import Store
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
 
@@ -71,6 +72,7 @@ def start(run: Run) -> None:
         with told_plainly(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
             lock(run.folder / ".lock")
+        Store.asked_for()  # a place that cannot be written is told now
         run.save()
     except UserError as error:
         stop(error)

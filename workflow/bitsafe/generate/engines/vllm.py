@@ -23,11 +23,11 @@ from bitsafe.artefacts.artefact import Format, dense_folder, format_of
 from bitsafe.artefacts.checkpoint import CONFIG, copy_side_files, read_config, write_tensors
 from bitsafe.artefacts.load import as_dtype, dense_tensors
 from bitsafe.errors import UserError
-from bitsafe.files import write_json
+from bitsafe.files import PART, write_json
 from bitsafe.generate.engines import Ask, Served
 from bitsafe.generate.engines.remote import Endpoint, client
 
-NAME, EXPORT, LOG = "bitsafe", "vllm_export", "vllm.log"
+NAME, EXPORT, LOG = "bitsafe", f".vllm_export{PART}", "vllm.log"  # the export is swept away if this is killed
 BEYOND = ("top_k", "repetition_penalty")
 GRACE = 30  # seconds that a server has to end
 
