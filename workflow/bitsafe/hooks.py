@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from bitsafe.cells import Cell
 from bitsafe.config import validate
@@ -71,15 +71,15 @@ def start(run: Run) -> None:
     try:
         with told_plainly(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            lock(run.folder / ".lock")
+            _held.append(lock(run.folder / ".lock"))
         Store.asked_for()  # a place that cannot be written is told now
         run.save()
     except UserError as error:
         stop(error)
 
 
-def lock(file: Path) -> None:
-    """Hold `file` until this process ends, however it ends: a killed run leaves no lock behind."""
+def lock(file: Path) -> IO[str]:
+    """Hold `file` until what this returns is closed or this process ends, however it ends: no lock is left behind."""
     handle = file.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,7 @@ def lock(file: Path) -> None:
     handle.truncate(0)
     handle.write(f"process {os.getpid()} on {socket.gethostname()}")
     handle.flush()
-    _held.append(handle)
+    return handle
 
 
 def finish(run: Run) -> None:
