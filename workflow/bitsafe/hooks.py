@@ -15,7 +15,7 @@ from bitsafe.cells import Cell
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import told_plainly
-from bitsafe.matrix.environments import CORE, interpreter
+from bitsafe.matrix.environments import APPTAINER, CONDA, CORE, image_for
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import JudgeRow
@@ -40,8 +40,6 @@ def check(run: Run) -> None:
     _ = [run.decoding(name) for name in run.decodings], run.engine
     for cell in run.cells:
         recipe("patch" if cell.is_patched else "quantize", run, cell)
-        if (environment := run.method(cell).environment) != CORE:
-            interpreter(environment)
         recipe("generate", run, cell)
         for judge in run.judges:
             recipe("judge", run, cell, judge)
@@ -122,14 +120,27 @@ def salvage(run: Run) -> None:
     print(f"Some cells failed: {run.folder}/report.html says which and why. Run again to retry them.", file=sys.stderr)
 
 
+def image(workflow: Any, run: Run) -> str | None:
+    """The container of all rules: None but for --sdm apptainer. What a run needs and cannot have ends it here."""
+    needed = sorted({run.method(cell).environment for cell in run.cells} - {CORE})
+    try:
+        return image_for(deployment(workflow), needed)
+    except UserError as error:
+        stop(error)
+
+
+def deployment(workflow: Any) -> set[str]:
+    """The words of --sdm."""
+    return {method.name.lower() for method in workflow.deployment_settings.deployment_method}
+
+
 def shell_prefix(workflow: Any) -> str:
-    """What every shell block begins with: this package, and Snakemake's own interpreter unless conda brings one."""
-    methods = {method.name.lower() for method in workflow.deployment_settings.deployment_method}
-    path = (
-        ""
-        if methods & {"conda", "apptainer"}
-        else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    )
+    """What every shell block begins with: this package, and Snakemake's own interpreter unless --sdm brings one.
+
+    Conda and apptainer have set PATH by then, and taken PYTHONPATH away; a home's own packages stay out of both.
+    """
+    own = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    path = "export PYTHONNOUSERSITE=1; " if deployment(workflow) & {CONDA, APPTAINER} else own
     return f"set -euo pipefail; {path}export PYTHONPATH={shlex.quote(str(workflow.basedir))}/workflow; "
 
 
