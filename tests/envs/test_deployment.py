@@ -30,9 +30,10 @@ esac
 ACTIVATE = 'export PATH="$1/bin:/usr/bin:/bin" CONDA_PREFIX="$1"\n'
 APPTAINER = """#!/bin/bash
 if [ "$1" = --version ]; then echo "apptainer version 1.3.4"; exit; fi
-[ "$1 $2" = "exec --home" ] || {{ echo "stand-in: apptainer $*" >&2; exit 1; }}
-cd "$3"; image=$4; shift 4
-echo "$image" >> {prefix}/images
+[ "$1" = exec ] || {{ echo "stand-in: apptainer $*" >&2; exit 1; }}
+shift
+while [ "${{1#--}}" != "$1" ]; do if [ "$1" = --home ]; then cd "$2"; fi; shift 2; done
+echo "$1" >> {prefix}/images; shift
 exec env -i HOME="$PWD" PATH={prefix}:/usr/bin:/bin BITSAFE_ENVS={prefix}/envs "$@"
 """
 PYTHON = """#!/bin/bash

@@ -44,6 +44,7 @@ def check(run: Run) -> None:
         for judge in run.judges:
             recipe("judge", run, cell, judge)
     check_judges(run)
+    Store.asked_for()
     existing = next(folder for folder in [run.folder, *run.folder.parents] if folder.exists())
     with told_plainly(existing):
         if not existing.is_dir():
@@ -69,8 +70,7 @@ def start(run: Run) -> None:
     try:
         with told_plainly(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            _held.append(lock(run.folder / ".lock"))
-        Store.asked_for()  # a place that cannot be written is told now
+            lock(run.folder / ".lock")
         run.save()
     except UserError as error:
         stop(error)
@@ -91,6 +91,7 @@ def lock(file: Path) -> IO[str]:
     handle.truncate(0)
     handle.write(f"process {os.getpid()} on {socket.gethostname()}")
     handle.flush()
+    _held.append(handle)
     return handle
 
 
