@@ -110,11 +110,11 @@ def test_in_an_image_a_rule_runs_with_what_the_image_brings(checkout, stand_ins)
 def test_an_environment_that_the_image_lacks_is_the_cells_own_failure(checkout, stand_ins):
     (checkout / ".envs").mkdir()
     (checkout / ".envs/bitsafe.sif").write_text("an image")
-    done = snakemake(checkout, stand_ins, "--sdm", "apptainer", method="gptq_autogptq", risk="benign")
+    done = snakemake(checkout, stand_ins, "--sdm", "apptainer", method="gptq_gptqmodel", risk="benign")
     assert done.returncode == 1
-    cell = checkout / QUANTIZE.format(method="gptq_autogptq", risk="benign")
+    cell = checkout / QUANTIZE.format(method="gptq_gptqmodel", risk="benign")
     status = json.loads((cell.parent / "rep0/status.json").read_text())
-    assert status["state"] == "failed" and ".envs/auto-gptq: not installed" in status["reason"]
+    assert status["state"] == "failed" and ".envs/gptqmodel: not installed" in status["reason"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -204,3 +205,15 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
         Store.asked_for()
     monkeypatch.delenv(sharing.VARIABLE)
     assert Store.asked_for() is None
+
+
+def test_the_documented_command_finds_what_no_run_uses(tmp_path):
+    text = Path("docs/disk.md").read_text()
+    (command,) = [line for line in text.splitlines() if line.startswith('find "$ARTEFACT_STORE"')]
+    for key, run in (("abcd", "kept"), ("abef", "gone")):
+        folder = folder_of(tmp_path / run)
+        Store(tmp_path / "store").offer(key, folder, said(folder))
+    shutil.rmtree(tmp_path / "gone")
+    environment = os.environ | {"ARTEFACT_STORE": str(tmp_path / "store")}
+    found = subprocess.run(["sh", "-c", command], env=environment, text=True, capture_output=True, check=True)
+    assert found.stdout.split() == [str(tmp_path / "store/ab/abef")]
