@@ -80,14 +80,21 @@ OTHER_ENVS := $(filter-out core,$(patsubst envs/%.lock.txt,%,$(wildcard envs/*.l
 	touch $@
 
 # Resolve the pip section of envs/core.yaml, or of envs/$(NAME).yaml, again (needs the network). What torch brings
-# along stays out of the lock, unless the environment names it.
+# along stays out of the lock, unless the environment names it; all of it is locked where torch is not named.
 OF_TORCH := ^(torch|triton|cuda-[a-z]+|nvidia-(cu|nccl|nv)[a-z0-9-]*)==
 LOCK := $(or $(NAME),core)
-lock: $(STAMP)
-	test -x .envs/uv/bin/uv || { $(PYTHON) -m venv .envs/uv && .envs/uv/bin/python -m pip install --quiet uv==0.13.9; }
-	sed -n 's/^ *- \([A-Za-z_-]*==.*\)/\1/p' envs/$(LOCK).yaml > envs/$(LOCK).in
-	.envs/uv/bin/uv pip compile envs/$(LOCK).in --universal --python-version 3.11 --generate-hashes --no-annotate \
-	    --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file envs/$(LOCK).all
-	awk 'NR == FNR {named[$$0]; next} /^[a-zA-Z]/ {keep = !/$(OF_TORCH)/ || ($$1 in named && !/^torch==/)} keep' \
-	    envs/$(LOCK).in envs/$(LOCK).all > envs/$(LOCK).lock.txt
-	rm envs/$(LOCK).in envs/$(LOCK).all
+# KEEP=1 holds to the versions of the lock that is there, as far as they still go together; INTO=… writes it elsewhere.
+INTO := envs
+lock: .envs/uv/bin/uv
+	sed -n 's/^ *- \([A-Za-z_-]*==.*\)/\1/p' envs/$(LOCK).yaml > $(INTO)/$(LOCK).in
+	$(if $(KEEP),cp envs/$(LOCK).lock.txt $(INTO)/$(LOCK).all)
+	.envs/uv/bin/uv pip compile $(INTO)/$(LOCK).in --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file $(INTO)/$(LOCK).all
+	awk 'NR == FNR {named[$$0]; torch = torch || /^torch==/; next} \
+	    /^[a-zA-Z]/ {keep = !torch || !/$(OF_TORCH)/ || ($$1 in named && !/^torch==/)} keep' \
+	    $(INTO)/$(LOCK).in $(INTO)/$(LOCK).all > $(INTO)/$(LOCK).lock.txt
+	rm $(INTO)/$(LOCK).in $(INTO)/$(LOCK).all
+
+.envs/uv/bin/uv:
+	$(PYTHON) -m venv .envs/uv
+	.envs/uv/bin/python -m pip install --quiet uv==0.13.9

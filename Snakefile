@@ -29,6 +29,9 @@ CELL = f"{OUT}/{{model}}/{{method}}/{{bits}}bit/{{risk}}"
 shell.prefix(hooks.shell_prefix(workflow))
 
 
+container: hooks.image(workflow, RUN)
+
+
 wildcard_constraints:
     model=NAME,
     method=NAME,

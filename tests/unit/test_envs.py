@@ -1,10 +1,13 @@
 """Environment files: every rule's exists, every pip line is pinned, and the lock holds just those pins, with hashes."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from bitsafe.matrix.tables import shipped
 
 PIN = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
 ENVS = sorted(Path("envs").glob("*.yaml"))
@@ -26,8 +29,46 @@ def pip_section(file: Path) -> list[str]:
 
 def test_every_rule_names_an_environment_that_exists():
     for rules in Path("workflow/rules").glob("*.smk"):
-        named = re.findall(r'conda:\s+"\.\./\.\./(envs/\w+\.yaml)"', rules.read_text())
+        named = re.findall(r'conda:\s+"\.\./\.\./(envs/[\w-]+\.yaml)"', rules.read_text())
         assert named and all(Path(name).exists() for name in named), rules
+        assert len(named) == rules.read_text().count("    shell:"), "one for each rule that runs something"
+
+
+def test_every_environment_that_a_table_names_exists():
+    rows = [row for kind in ("methods", "engines") for row in shipped(kind).values()]
+    named = {row["environment"] for row in rows if "environment" in row} | {"vllm"}
+    assert named <= {file.stem for file in ENVS}
+
+
+def test_what_a_conda_environment_gets_after_its_pip_section_is_the_lock():
+    (script,) = Path("envs").glob("*.post-deploy.sh")
+    assert script.name == "core.post-deploy.sh", "the only environment that a rule names"
+    assert "--no-deps --require-hashes -r envs/core.lock.txt" in script.read_text()
+    assert script.read_text().startswith("#!/usr/bin/env bash\n")
+
+
+def sections(text: str) -> dict[str, str]:
+    """The parts of a definition file, by name; what stands before the first is its header."""
+    parts = re.split(r"^%(\w+)\n", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+    return {"header": parts[0], **dict(zip(parts[1::2], parts[2::2]))}
+
+
+def test_the_image_is_made_from_the_locks():
+    """By the same two steps as in the Makefile, of the same Python, below the place that bitsafe is told."""
+    parts, makefile = sections(Path("envs/bitsafe.def").read_text()), Path("Makefile").read_text()
+    assert set(parts) == {"header", "arguments", "files", "post", "environment", "test"}
+    python = next(
+        item for item in yaml.safe_load(Path("envs/core.yaml").read_text())["dependencies"] if "python=" in item
+    )
+    assert f"From: {python.replace('=', ':')}-" in parts["header"] and "Bootstrap: docker" in parts["header"]
+    torch = re.search(r"^TORCH := (\S+)$", makefile, re.MULTILINE)[1]
+    assert re.findall(r"torch==[\w.]+", parts["post"]) == [torch]
+    assert "--no-deps --require-hashes -r /opt/bitsafe/locks/$name.lock.txt" in parts["post"]
+    source, place = parts["files"].split()
+    assert Path(source, "core.lock.txt").exists() and place == "/opt/bitsafe/locks"
+    assert "{{ envs }}" in parts["post"] and parts["arguments"].split() == ["envs=core"]
+    assert "BITSAFE_ENVS=/opt/bitsafe/envs" in parts["environment"] and "folder=/opt/bitsafe/envs/" in parts["post"]
+    assert subprocess.run(["sh", "-n"], input=parts["post"], text=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("file", ENVS, ids=lambda file: file.stem)

@@ -2,11 +2,21 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from bitsafe.errors import UserError
-from bitsafe.files import read_jsonl, sha256_folder, sha256_json, told_plainly, whole_folder, write_json, write_text
+from bitsafe.files import (
+    read_jsonl,
+    sha256_folder,
+    sha256_json,
+    sweep,
+    told_plainly,
+    whole_folder,
+    write_json,
+    write_text,
+)
 
 
 def test_a_broken_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -37,10 +47,27 @@ def test_a_folder_appears_only_when_its_block_ends_well(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):
-    (tmp_path / ".artefact.dead").mkdir()
+    (tmp_path / ".artefact.dead.part").mkdir()
     with whole_folder(tmp_path / "artefact"):
         pass
     assert os.listdir(tmp_path) == ["artefact"]
+
+
+def test_a_swept_folder_keeps_all_but_what_is_half_written(tmp_path, monkeypatch):
+    """What a kill leaves is what a write would have renamed; a folder half-filled is deleted with all that is in it."""
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "state.safetensors", "half")
+    monkeypatch.undo()
+    (tmp_path / ".vllm_export.part").mkdir()
+    (tmp_path / ".vllm_export.part" / "model.safetensors").write_text("x")
+    (tmp_path / "answers.store.jsonl").write_text("")
+    (tmp_path / ".lock").write_text("")
+    assert len(os.listdir(tmp_path)) == 4
+    sweep(tmp_path)
+    sweep(tmp_path / "absent")
+    assert sorted(os.listdir(tmp_path)) == [".lock", "answers.store.jsonl"]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])

@@ -172,7 +172,7 @@ def test_a_vllm_that_does_not_start_is_told_with_its_last_line(artefact, program
     place = Served(artefact, "float32", NOUNS, {"command": "vllm", "arguments": ["--broken"], "start_minutes": 1})
     with pytest.raises(UserError, match="vllm ended with 3 before it served; its last line: no GPU"):
         asked_of(place, ROWS, {}, vllm)
-    with pytest.raises(UserError, match=r"absent --version: .*names vllm"):
+    with pytest.raises(UserError, match=r"absent --version: .*make env NAME=vllm"):
         vllm.told(Served(artefact, "float32", NOUNS, {"command": "absent", "arguments": []}))
 
 
@@ -230,3 +230,14 @@ def test_a_template_that_writes_the_date_is_put_here_on_one_day_and_by_no_endpoi
             asked_of(served(artefact, endpoint), ROWS, {})
     finally:
         file.write_text(whole)
+
+
+def test_where_nothing_on_the_path_is_called_vllm_that_of_its_environment_is(artefact, tmp_path, monkeypatch):
+    own = tmp_path / "vllm" / "bin" / "vllm"
+    monkeypatch.setattr(vllm, "FOLDER", tmp_path)
+    place = Served(artefact, "float32", NOUNS, {"command": "vllm-of-nobody"})
+    assert vllm.command_of(place) == "vllm-of-nobody"
+    own.parent.mkdir(parents=True)
+    own.write_text("")
+    assert vllm.command_of(place) == str(own)
+    assert vllm.command_of(Served(artefact, "float32", NOUNS, {"command": "sh"})) == "sh"

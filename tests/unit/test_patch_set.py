@@ -11,7 +11,7 @@ from bitsafe.files import read_json, write_json, write_jsonl
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
 from bitsafe.steps.generate import generate
-from bitsafe.steps.make import asked_rows, data_facts, learning_rows, make_artefacts, prompt_hashes
+from bitsafe.steps.make import Making, asked_rows, data_facts, learning_rows, make_artefacts, prompt_hashes
 
 CELL = Cell("toy", "ste", 4, "harmful", "mine")
 
@@ -141,7 +141,8 @@ def test_what_is_scored_beside_the_pairs_is_recorded_as_learned(overlapping):
         assert given == rows
         return {}
 
-    make_artefacts(run, CELL, "patch", rows, make, run.patch_set(CELL), beside)
+    write_json(run.replicate_folder(CELL.quantized, 0) / "manifest.json", {"artefact_sha256": "0"})
+    make_artefacts(run, CELL, Making("patch", make, rows, run.patch_set(CELL), beside))
     folder = run.replicate_folder(CELL, 0)
     assert read_json(folder / "learned_from.json") == prompt_hashes(rows + beside)
     assert read_json(folder / "manifest.json")["data"] == data_facts(run.patch_set(CELL), rows)

@@ -84,8 +84,24 @@ def add_questions(commands: argparse._SubParsersAction) -> None:
     batch.add_argument("judge")
     batch.set_defaults(do=lambda o: call("bitsafe.steps.judge_batch:judge_batch", Run.load(o.run), o.action, o.judge))
 
+    add_archives(commands)
     config = commands.add_parser("config", help="write config.yaml, its schema and its reference page from the model")
     config.set_defaults(do=lambda o: call("bitsafe.matrix.reference:write_all"))
+
+
+def add_archives(commands: argparse._SubParsersAction) -> None:
+    """A run as one file, and back."""
+    pack = commands.add_parser("archive", help="a run as one file, which `unpack` lays elsewhere")
+    pack.add_argument("run", type=Path, metavar="RUN_DIR")
+    pack.add_argument("out", type=Path, metavar="OUT.tar[.gz|.xz]")
+    pack.add_argument("--no-weights", action="store_true", help="leave the artefacts out, nearly all of its bytes")
+    do = "bitsafe.sharing.archive:archive"
+    pack.set_defaults(do=lambda o: call(do, Run.load(o.run), o.out, not o.no_weights))
+
+    unpack = commands.add_parser("unpack", help="lay an archived run below a results folder, every file checked")
+    unpack.add_argument("archive", type=Path, metavar="ARCHIVE")
+    unpack.add_argument("results", type=Path, nargs="?", default=Path("results"), metavar="RESULTS")
+    unpack.set_defaults(do=lambda o: call("bitsafe.sharing.archive:unpack", o.archive, o.results))
 
 
 def add_steps(commands: argparse._SubParsersAction) -> None:

@@ -25,6 +25,9 @@ REMEDIES = {
 }
 
 
+PART = ".part"  # ends the name of what is still being written
+
+
 @contextmanager
 def told_plainly(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into one line with a remedy."""
@@ -56,13 +59,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     path = Path(path)
     with told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
+            os.chmod(beside, 0o666 & ~umask())
             os.replace(beside, path)
         except BaseException:
             Path(beside).unlink(missing_ok=True)
@@ -70,7 +73,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @lru_cache(maxsize=1)
-def _umask() -> int:
+def umask() -> int:
+    """The bits that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -126,18 +130,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     with told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*"):  # left by a killed run; one writer a cell
-            shutil.rmtree(stale, ignore_errors=True)
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        for stale in path.parent.glob(f".{path.name}.*{PART}"):  # left by a killed run; one writer a cell
+            remove(stale)
+        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
         try:
             yield beside
-            os.chmod(beside, 0o777 & ~_umask())
+            os.chmod(beside, 0o777 & ~umask())
             if path.exists():
                 shutil.rmtree(path)
             os.rename(beside, path)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers have left half-written in `folder`. For a folder with one writer at a time."""
+    for stale in Path(folder).glob(f".*{PART}"):
+        remove(stale)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it; what is gone already is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_bytes(data: bytes) -> str:

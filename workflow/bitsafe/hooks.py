@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from bitsafe.cells import Cell
 from bitsafe.cluster import earlier
@@ -19,10 +19,11 @@ from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import told_plainly
-from bitsafe.matrix.environments import CORE, interpreter
+from bitsafe.matrix.environments import APPTAINER, CONDA, CORE, image_for
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import JudgeRow
+from bitsafe.sharing.store import Store
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
 
@@ -43,12 +44,11 @@ def check(run: Run) -> None:
     _ = [run.decoding(name) for name in run.decodings], run.engine
     for cell in run.cells:
         recipe("patch" if cell.is_patched else "quantize", run, cell)
-        if (environment := run.method(cell).environment) != CORE:
-            interpreter(environment)
         recipe("generate", run, cell)
         for judge in run.judges:
             recipe("judge", run, cell, judge)
     check_judges(run)
+    Store.asked_for()
     existing = next(folder for folder in [run.folder, *run.folder.parents] if folder.exists())
     with told_plainly(existing):
         if not existing.is_dir():
@@ -92,7 +92,8 @@ def settled(workflow: Any, run: Run) -> list[str]:
     try:
         with told_plainly(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-            elsewhere = lock(run.folder / ".lock")
+            _held.append(lock(run.folder / ".lock"))
+            elsewhere = last_elsewhere(_held[0])
         if hasattr(workflow.executor_settings, "jobname_prefix"):
             workflow.executor_settings.jobname_prefix = earlier.name_of(run.folder)
             tell_of_groups()
@@ -106,11 +107,8 @@ def settled(workflow: Any, run: Run) -> list[str]:
     return []
 
 
-def lock(file: Path) -> str | None:
-    """Hold `file` until this process ends, however it ends: a killed run leaves no lock behind.
-
-    Returns the machine on which it was last held, if that is another one.
-    """
+def lock(file: Path) -> IO[str]:
+    """Hold `file` until what this returns is closed or this process ends, however it ends: no lock is left behind."""
     handle = file.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,7 +119,11 @@ def lock(file: Path) -> str | None:
         raise UserError(f"{file.parent}: in use by another run ({holder}): {remedy}") from None
     except OSError:  # a file system without locks
         print(f"bitsafe: {file}: this file system has no locks; start one run at a time", file=sys.stderr)
-    _held.append(handle)
+    return handle
+
+
+def last_elsewhere(handle: IO[str]) -> str | None:
+    """The machine on which a lock file was last held, if that is another one."""
     handle.seek(0)
     _process, _on, machine = handle.read().strip().rpartition(" on ")
     return machine if machine and machine != socket.gethostname() else None
@@ -160,14 +162,27 @@ def salvage(run: Run) -> None:
     print(f"Some cells failed: {run.folder}/report.html says which and why. Run again to retry them.", file=sys.stderr)
 
 
+def image(workflow: Any, run: Run) -> str | None:
+    """The container of all rules: None but for --sdm apptainer. What a run needs and cannot have ends it here."""
+    needed = sorted({run.method(cell).environment for cell in run.cells} - {CORE})
+    try:
+        return image_for(deployment(workflow), needed)
+    except UserError as error:
+        stop(error)
+
+
+def deployment(workflow: Any) -> set[str]:
+    """The words of --sdm."""
+    return {method.name.lower() for method in workflow.deployment_settings.deployment_method}
+
+
 def shell_prefix(workflow: Any) -> str:
-    """What every shell block begins with: this package, and Snakemake's own interpreter unless conda brings one."""
-    methods = {method.name.lower() for method in workflow.deployment_settings.deployment_method}
-    path = (
-        ""
-        if methods & {"conda", "apptainer"}
-        else f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    )
+    """What every shell block begins with: this package, and Snakemake's own interpreter unless --sdm brings one.
+
+    Conda and apptainer have set PATH by then, and taken PYTHONPATH away; a home's own packages stay out of both.
+    """
+    own = f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    path = "export PYTHONNOUSERSITE=1; " if deployment(workflow) & {CONDA, APPTAINER} else own
     return f"set -euo pipefail; {path}export PYTHONPATH={shlex.quote(str(workflow.basedir))}/workflow; "
 
 

@@ -43,8 +43,10 @@ def _gpus() -> list[str]:
 def git_commit() -> str:
     """The commit of the checkout, with `-dirty` when tracked files differ from it; "unknown" outside git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git in this environment, or no repository
+        return "unknown"
 
 
 def source_identity(source: Path) -> dict[str, Any]:

@@ -7,6 +7,8 @@ REQUIRED INPUTS:
 OUTPUTS, below <model>/<method>/<bits>bit/<risk>/quantized/:
     artefacts.json                            index: the manifest of each replicate with its hash
     rep<k>/{artefact/, manifest.json, status.json, learned_from.json}
+
+A method of another environment runs in the core one, too, and calls its library in .envs/<environment>.
 """
 
 

@@ -45,7 +45,10 @@ READERS = {
 
 
 def format_of(artefact: Path) -> Format:
-    """The format of a folder, from its config; an unknown one is a CellError."""
+    """The format of a folder, from its config; an unknown one is a CellError, and so is a folder that is gone."""
+    if not artefact.exists():
+        remedy = f"delete {artefact.parents[1]}/artefacts.json and run again, and they are made anew"
+        raise CellError(f"{artefact}: no weights there (deleted, or left out of an archive): {remedy}")
     if (artefact / POINTER).exists():
         return Format.POINTER
     if not (artefact / CONFIG).exists():

@@ -75,7 +75,7 @@ def replace_tensors(folder: Path, out: Path, new: dict[str, Tensor]) -> None:
     """Copy a whole folder into `out` (empty or absent) with some tensors replaced, every other byte kept."""
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: not empty: an artefact is written into an empty folder")
-    shutil.copytree(folder, out, dirs_exist_ok=True)
+    shutil.copytree(folder, out, copy_function=shutil.copyfile, dirs_exist_ok=True)  # a shared one is read-only
     for file in weight_files(folder):
         with _open(file) as opened:
             names, metadata = list(opened.keys()), opened.metadata()

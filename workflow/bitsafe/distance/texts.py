@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from bitsafe.distance.measures import Known, Text
 from bitsafe.errors import UserError
-from bitsafe.files import sha256_json
+from bitsafe.files import PART, sha256_json
 from bitsafe.generate.prompts import prompt_ids
 
 
@@ -48,7 +48,7 @@ def write_texts(file: Path, texts: Sequence[Text], known: Sequence[Known]) -> No
         tensors["log_p"] = torch.cat([one.log_p.float().cpu() for one in known])
     rows = [{"name": t.name, "cluster": t.cluster, "length": len(t.ids), "start": t.start} for t in texts]
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
+    part = file.with_name(f".{file.name}{PART}")
     save_file(tensors, part, metadata={"texts": json.dumps(rows)})
     part.replace(file)
 

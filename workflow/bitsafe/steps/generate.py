@@ -8,7 +8,7 @@ from pathlib import Path
 from bitsafe.cells import Cell
 from bitsafe.data.prompts import prompt_hash
 from bitsafe.errors import UserError
-from bitsafe.files import read_json, sha256_file, write_json
+from bitsafe.files import read_json, sha256_file, sweep, write_json
 from bitsafe.generate.engines import Served
 from bitsafe.generate.step import GenerateJob, generate_replicate, second_arm
 from bitsafe.matrix.recipes import recipe
@@ -25,6 +25,7 @@ def generate(run: Run, cell: Cell) -> None:
     for replicate in range(run.replicates(cell.model)):
         folder = run.replicate_folder(cell, replicate)
         with telling(folder, "generate"):
+            sweep(folder / "answers")
             for stage in dict.fromkeys([cell.quantized, cell]):  # a patched cell has learned what it was made of too
                 require_held_out(run.replicate_folder(stage, replicate), asked)
             counts = generate_replicate(job_of(run, cell, folder, replicate, benchmarks))

@@ -12,7 +12,7 @@ from bitsafe.generate.engine import complete
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.patches.base import PatchJob
-from bitsafe.steps.make import benign_rows, learning_rows, make_artefacts
+from bitsafe.steps.make import Making, benign_rows, learning_rows, make_artefacts
 from bitsafe.steps.memory import within_memory
 
 
@@ -34,4 +34,4 @@ def patch(run: Run, cell: Cell) -> None:
     wanted = params.get("utility_examples", 0)
     utility = benign_rows(run, cell)[:wanted] if wanted else []
     rows = learning_rows(run, data, answered=False, limit=params.get("prompts"))
-    make_artefacts(run, cell, "patch", rows, make, data, beside=utility)
+    make_artefacts(run, cell, Making("patch", make, rows, data, beside=utility))

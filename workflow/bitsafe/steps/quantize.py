@@ -10,7 +10,7 @@ from bitsafe.generate.device import compute_dtype
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import version
 from bitsafe.quantizers.base import QuantizeJob, require_memory
-from bitsafe.steps.make import benign_rows, learning_rows, make_artefacts
+from bitsafe.steps.make import Making, benign_rows, learning_rows, make_artefacts
 from bitsafe.steps.memory import within_memory
 
 
@@ -31,4 +31,4 @@ def quantize(run: Run, cell: Cell) -> None:
 
     rows = learning_rows(run, data, answered=True)
     benign = [] if rows else benign_rows(run, cell)
-    make_artefacts(run, cell, "quantize", rows, make, data)
+    make_artefacts(run, cell, Making("quantize", make, rows, data, proved_on=benign))

@@ -8,12 +8,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitsafe.errors import CellError, UserError
-from bitsafe.files import read_json, write_json
+from bitsafe.files import read_json, sweep, write_json
 
 
 @contextmanager
 def telling(folder: Path, step: str) -> Iterator[None]:
-    """Write `running` to folder/status.json, then `done`, or `failed` with the reason when the block raises."""
+    """Write `running` to folder/status.json, then `done`, or `failed` with the reason when the block raises.
+
+    What a killed step has left half-written in the folder is deleted first: each has one step at a time.
+    """
+    sweep(folder)
     tell(folder, step, "running")
     started = time.time()
     try:

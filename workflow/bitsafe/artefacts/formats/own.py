@@ -46,7 +46,7 @@ def rewrite(artefact: Path, out: Path, kind: str, layers: list[Layer]) -> None:
     if (artefact / ACTIVATIONS).exists():
         shutil.copyfile(artefact / ACTIVATIONS, out / ACTIVATIONS)
     if (artefact / ADAPTER).exists():
-        shutil.copytree(artefact / ADAPTER, out / ADAPTER)
+        shutil.copytree(artefact / ADAPTER, out / ADAPTER, copy_function=shutil.copyfile)
 
 
 def read(folder: Path, tensors: dict[str, Tensor]) -> dict[str, Layer]:

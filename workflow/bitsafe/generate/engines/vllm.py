@@ -23,18 +23,26 @@ from bitsafe.artefacts.artefact import Format, dense_folder, format_of
 from bitsafe.artefacts.checkpoint import CONFIG, copy_side_files, read_config, write_tensors
 from bitsafe.artefacts.load import as_dtype, dense_tensors
 from bitsafe.errors import UserError
-from bitsafe.files import write_json
+from bitsafe.files import PART, write_json
 from bitsafe.generate.engines import Ask, Served
 from bitsafe.generate.engines.remote import Endpoint, client
+from bitsafe.matrix.environments import FOLDER
 
-NAME, EXPORT, LOG = "bitsafe", "vllm_export", "vllm.log"
+NAME, EXPORT, LOG = "bitsafe", f".vllm_export{PART}", "vllm.log"  # the export is swept away if this is killed
 BEYOND = ("top_k", "repetition_penalty")
+REMEDY = "make env NAME=vllm, or name it by `command` of the engine's row"
 GRACE = 30  # seconds that a server has to end
 
 
 def told(served: Served) -> Any:
     """vLLM's version, and the arguments it is started with."""
-    return ["vllm", _version(served.params["command"]), served.params["arguments"]]
+    return ["vllm", _version(command_of(served)), served.params["arguments"]]
+
+
+def command_of(served: Served) -> str:
+    """The command of the engine's row; where nothing on PATH is called so, that of .envs/vllm."""
+    named, own = served.params["command"], FOLDER / "vllm" / "bin" / "vllm"
+    return str(own) if shutil.which(named) is None and own.exists() else named
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def export_dense(served: Served, out: Path) -> Path:
 def running(served: Served, folder: Path) -> Iterator[str]:
     """The base_url of a server of this folder; it is ended, with all it started, when the block is left."""
     port, log = _free_port(), served.artefact.parent / LOG
-    command = [served.params["command"], "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    command = [command_of(served), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", NAME, "--dtype", served.dtype, "--generation-config", "vllm"]
     with log.open("w") as stream:
         process = _start([*command, *map(str, served.params["arguments"])], stream)
@@ -84,9 +92,7 @@ def _start(command: list[str], stream: Any) -> subprocess.Popen:
     try:
         return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
     except OSError as error:
-        raise UserError(
-            f"{command[0]}: not run ({error.strerror}): `command` of the engine's row names vllm"
-        ) from error
+        raise UserError(f"{command[0]}: not run ({error.strerror}): {REMEDY}") from error
 
 
 def _wait_for(process: subprocess.Popen, url: str, seconds: float, log: Path) -> None:
@@ -123,5 +129,5 @@ def _version(command: str) -> str:
     try:
         said = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"{command} --version: {error}: `command` of the engine's row names vllm") from error
+        raise UserError(f"{command} --version: {error}: {REMEDY}") from error
     return said.strip().splitlines()[-1] if said.strip() else "unknown"

@@ -45,6 +45,8 @@ def repair(job: PatchJob, score: Score) -> dict[str, Any]:
         log.info("no pair of %s to learn from: the artefact is copied as it is", ", ".join(settings.pair_classes))
     patched, learned = learn(job, settings, found, quantized, score) if found.pairs else (quantized, {})
     facts |= learned | written(job, settings, quantized, patched, learned)
+    for file in job.out.parent.glob(f"{STATE}.*.safetensors"):  # of other rates and settings, too
+        file.unlink()
     return facts | watch.facts()
 
 
@@ -99,8 +101,6 @@ def learn(
         patched, facts = best_rate(settings.lr, fit, lambda: agreement(job, found, settings))
     else:
         patched, facts = fit(settings.lr)
-    for file in job.out.parent.glob(f"{STATE}.*.safetensors"):
-        file.unlink()
     return patched, facts | {"flops": sum(each.total for each in counted)}
 
 
