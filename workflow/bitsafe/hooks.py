@@ -18,7 +18,7 @@ from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
-from bitsafe.matrix.tables import JudgeRow
+from bitsafe.resources.requests import callables
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
 
@@ -138,26 +138,9 @@ def checkpoint_inputs(run: Run, model: str) -> list[str]:
     return [f"{run.config.results}/models/{model}/source.json"]
 
 
-def resources(run: Run) -> dict[str, Callable]:
-    """Memory, wall time and GPUs of the rules that load a model, from the model's row; memory grows by attempt."""
-
-    def of(key: str, grows: bool = False) -> Callable:
-        def value(wildcards: Any, attempt: int) -> int:
-            return run.model(wildcards.model).resources[key] * (attempt if grows else 1)
-
-        return value
-
-    return {"mem_mb": of("mem_mb", grows=True), "runtime": of("runtime"), "gpu": of("gpu")}
-
-
-def judge_resources(run: Run) -> dict[str, Callable]:
-    """Memory, wall time, GPUs and judge slots of a judge's job, from the judge's row over the defaults."""
-    defaults = JudgeRow.model_fields["resources"].default
-
-    def of(key: str) -> Callable:
-        return lambda wildcards: {**defaults, **run.judge(wildcards.judge).resources}[key]
-
-    return {key: of(key) for key in defaults}
+def resources(run: Run, step: str) -> dict[str, Callable | str]:
+    """Memory, wall time, GPUs and cores of the jobs of a rule (docs/resources.md)."""
+    return callables(run, step)
 
 
 def compared_with(run: Run, wildcards: Any) -> list[str]:

@@ -21,8 +21,7 @@ rule near_duplicates:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **hooks.resources(RUN, "near_duplicates"),
     params:
         run=lambda wc: OUT,
         recipe=recipe("near_duplicates", RUN),

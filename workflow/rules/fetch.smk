@@ -22,8 +22,7 @@ rule fetch_model:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **hooks.resources(RUN, "fetch_model"),
     params:
         run=lambda wc: OUT,
         recipe=lambda wc: recipe("fetch_model", RUN, wc.model),
@@ -43,8 +42,7 @@ rule train_toy_organism:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **hooks.resources(RUN, "train_toy"),
     params:
         out=lambda wc: f"{RUN.config.results}/toy_train",
     shell:

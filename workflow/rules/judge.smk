@@ -29,7 +29,7 @@ rule judge:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        **hooks.judge_resources(RUN),
+        **hooks.resources(RUN, "judge"),
     params:
         run=lambda wc: OUT,
         recipe=lambda wc: recipe("judge", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage), wc.judge),

@@ -29,8 +29,7 @@ rule score:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **hooks.resources(RUN, "score"),
     params:
         run=lambda wc: OUT,
         recipe=recipe("score", RUN),
@@ -52,8 +51,7 @@ rule tabulate:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "tabulate"),
     params:
         run=lambda wc: OUT,
         recipe=recipe("tabulate", RUN),
@@ -75,8 +73,7 @@ rule plot:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "plot"),
     params:
         run=lambda wc: OUT,
         recipe=recipe("plot", RUN),
@@ -99,8 +96,7 @@ rule report:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "report"),
     params:
         run=lambda wc: OUT,
         recipe=recipe("report", RUN),

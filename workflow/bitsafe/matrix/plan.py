@@ -83,7 +83,7 @@ def cost(run: Run, found: list[Job]) -> str:
             untimed.add(step)
         elif waiting:
             hours += waiting * sum(timed) / len(timed) / 3600
-    gpus = max(run.model(name).resources["gpu"] for name in run.config.models)
+    gpus = 0
     unit = "GPU hours" if gpus else "CPU core hours, no GPU"
     known = f"about {hours * max(gpus, 1):.2f} {unit}" if hours or not untimed else f"unknown {unit}"
     missing = f" (no time recorded yet for {', '.join(sorted(untimed))})" if untimed else ""

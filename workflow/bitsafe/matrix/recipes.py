@@ -18,7 +18,9 @@ from bitsafe.matrix.tables import ROOT, DatasetRow, Row, labels_file, version
 
 # keys of a row that are for people, or say where to look and how fast: editing them reruns nothing
 UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance", "endpoint", "resources", "checked"}
+UNREAD |= {"judge_slots", "architecture"}
 UNREAD |= {"benchmarks"}  # of a judge: its recipe names those it reads
+UNREAD |= {"rows", "tokens"}  # of a set: how much work it is
 # keys that rows did not have from the beginning: unset, they move no recipe
 LATER = {
     *("user_prefix", "grid", "parts", "beside", "task", "sample", "leave_out", "duplicates"),

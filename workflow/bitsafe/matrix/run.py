@@ -66,11 +66,25 @@ class Run:
         for model in self.config.models:
             self.model(model)
             found[Cell(model, "full", 16)] = None
-        for number, block in enumerate(self.config.matrix):
-            for model in self.config.models:
+        for number, block in self.blocks:
+            for model in block.models or self.config.models:
                 found |= dict.fromkeys(self._cells_of(model, block, f"matrix[{number}]"))
         order = {cell: place for place, cell in enumerate(found)}
         return sorted(found, key=lambda cell: (order.get(cell.quantized, order[cell]), order[cell]))
+
+    @cached_property
+    def blocks(self) -> list[tuple[int, Block]]:
+        """The blocks that `parts` asks for, with their places in the matrix."""
+        blocks, named = list(enumerate(self.config.matrix)), {block.part for block in self.config.matrix if block.part}
+        for part in self.config.parts or []:
+            if part not in named:
+                raise UserError(f"parts: no block of the matrix is of part {part!r}{suggestion(part, sorted(named))}")
+        for number, block in blocks:
+            for model in block.models or []:
+                if model not in self.config.models:
+                    hint = suggestion(model, self.config.models)
+                    raise UserError(f"matrix[{number}].models: {model!r} is no model of the run{hint}")
+        return [(number, block) for number, block in blocks if not self.config.parts or block.part in self.config.parts]
 
     def _cells_of(self, model: str, block: Block, where: str) -> list[Cell]:
         stages = ["quantized", *block.patches]
