@@ -18,7 +18,7 @@ from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
-from bitsafe.resources.requests import callables
+from bitsafe.resources.requests import rule_resources
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
 
@@ -138,9 +138,12 @@ def checkpoint_inputs(run: Run, model: str) -> list[str]:
     return [f"{run.config.results}/models/{model}/source.json"]
 
 
-def resources(run: Run, step: str) -> dict[str, Callable | str]:
+def resources(run: Run, step: str) -> dict[str, Callable | int]:
     """Memory, wall time, GPUs and cores of the jobs of a rule (docs/resources.md)."""
-    return callables(run, step)
+    try:
+        return rule_resources(run, step)
+    except UserError as error:
+        stop(error)
 
 
 def compared_with(run: Run, wildcards: Any) -> list[str]:

@@ -30,7 +30,10 @@ LATER = {
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:
     """Short hash of everything the job `step` of these nouns depends on besides its input files."""
-    return sha256_json(SLICES[step](run, *nouns))[:16]
+    key = step, nouns
+    if key not in run.recipes:
+        run.recipes[key] = sha256_json(SLICES[step](run, *nouns))[:16]
+    return run.recipes[key]
 
 
 def quantize(run: Run, cell: Cell) -> dict:

@@ -57,6 +57,11 @@ class Run:
     def tables(self) -> Tables:
         return Tables(self.config.tables)
 
+    @cached_property
+    def recipes(self) -> dict[tuple, str]:
+        """What bitsafe.matrix.recipes has found so far: a dry run asks for each of thousands twice."""
+        return {}
+
     # ---- the matrix -------------------------------------------------------------------------------------------
 
     @cached_property

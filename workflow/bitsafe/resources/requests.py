@@ -1,7 +1,8 @@
 """What a job asks the scheduler for: its estimate with a margin, or what the user says; more at each attempt."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bitsafe.cells import Cell
@@ -12,6 +13,7 @@ from bitsafe.resources.formulas import Estimate
 from bitsafe.resources.rows import Demand
 
 KEYS = tuple(Demand.model_fields)
+GROWING = ("mem_mb", "runtime")  # by attempt
 
 
 class Requests:
@@ -61,35 +63,67 @@ class Requests:
         return first | {key: min(first[key] * attempt, limit) for key, limit in most.items()}
 
 
-def callables(run: Run, step: str) -> dict[str, Callable | str]:
-    """The `resources` of a rule, as Snakemake takes them: one function of wildcards and attempt each."""
-    requests = Requests(run)
+def rule_resources(run: Run, step: str) -> dict[str, Callable | int]:
+    """The `resources` of a rule as Snakemake takes them: a number, or a function of wildcards and attempt.
 
-    def of(key: str) -> Callable:
-        def value(wildcards: Any, attempt: int) -> int:
-            return requests.of(step, *nouns(step, wildcards), attempt=attempt)[key]
-
-        return value
-
-    found: dict[str, Callable | str] = {key: of(key) for key in KEYS}
-    if step == "judge":
-        found["judge_slots"] = lambda wildcards: run.judge(wildcards.judge).judge_slots
-    if run.config.resources.gpu_model and step in (*LOADING, "judge"):
-        found["gpu_model"] = lambda wildcards, attempt: (
-            run.config.resources.gpu_model if of("gpu")(wildcards, attempt) else ""
-        )
+    A number where all jobs of the rule ask for the same: Snakemake calls each function several times a job, and looks at its
+    signature each time, unless the function brings it along.
+    """
+    requests, every = Requests(run), list(jobs_of(run, step))
+    found: dict[str, Callable | int] = {}
+    for key in KEYS:
+        values = {requests.of(step, *nouns)[key] for nouns in every}
+        grows = key in GROWING
+        found[key] = values.pop() if len(values) == 1 and not grows else _function(requests, step, key)
+    slots = {run.judge(name).judge_slots for name in run.judges} if step == "judge" else set()
+    if slots:
+        found["judge_slots"] = slots.pop() if len(slots) == 1 else signed(lambda wc: run.judge(wc.judge).judge_slots)
+    if run.config.resources.gpu_model and found["gpu"] != 0:
+        found["gpu_model"] = _gpu_model(run, found["gpu"])
     return found
 
 
-def nouns(step: str, wildcards: Any) -> tuple[Cell | None, str | None]:
+def _function(requests: Requests, step: str, key: str) -> Callable:
+    def value(wildcards: Any, attempt: int) -> int:
+        return requests.of(step, *nouns_of(step, wildcards), attempt=attempt)[key]
+
+    return signed(value)
+
+
+def _gpu_model(run: Run, gpu: Callable | int) -> Callable:
+    """The type of GPU, of jobs that ask for one."""
+
+    def value(wildcards: Any, attempt: int) -> str:
+        return run.config.resources.gpu_model if (gpu if isinstance(gpu, int) else gpu(wildcards, attempt)) else ""
+
+    return signed(value)
+
+
+def signed(function: Callable) -> Callable:
+    """The function with its signature beside it, so that nobody has to work it out again."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
+def jobs_of(run: Run, step: str) -> Iterator[tuple[Cell | None, str | None]]:
+    """The nouns of every job of a rule."""
+    if step == "fetch_model":
+        yield from ((None, model) for model in run.config.models)
+    elif step == "judge":
+        yield from ((cell, judge) for cell in run.cells for judge in run.judges)
+    elif step in LOADING:
+        apart = {"quantize": False, "patch": True}  # the others are made of both kinds of cells
+        yield from ((cell, None) for cell in run.cells if apart.get(step, cell.is_patched) == cell.is_patched)
+    else:
+        yield None, None
+
+
+def nouns_of(step: str, wildcards: Any) -> tuple[Cell | None, str | None]:
     """The cell of a job, and its judge or model."""
     if step == "fetch_model":
         return None, wildcards.model
     if step not in (*LOADING, "judge"):
         return None, None
-    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, stage_of(wildcards))
+    stage = "quantized" if step == "quantize" else wildcards.stage
+    cell = Cell(wildcards.model, wildcards.method, int(wildcards.bits), wildcards.risk, stage)
     return cell, wildcards.judge if step == "judge" else None
-
-
-def stage_of(wildcards: Any) -> str:
-    return getattr(wildcards, "stage", "quantized")  # the rule `quantize` has no such wildcard
