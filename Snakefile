@@ -14,8 +14,7 @@ min_version("9.20")
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 
 from bitsafe import hooks
-from bitsafe.cells import NAME, RISKS, Cell
-from bitsafe.matrix.recipes import recipe
+from bitsafe.cells import NAME, RISKS
 from bitsafe.report.patched.sweeps import swept
 
 

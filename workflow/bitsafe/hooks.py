@@ -18,7 +18,7 @@ from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
-from bitsafe.resources.requests import rule_resources
+from bitsafe.resources.requests import nouns_of, rule_resources, signed
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
 
@@ -144,6 +144,15 @@ def resources(run: Run, step: str) -> dict[str, Callable | int]:
         return rule_resources(run, step)
     except UserError as error:
         stop(error)
+
+
+def recipe_of(run: Run, step: str) -> Callable:
+    """The recipe of a job of a rule, as its parameter."""
+
+    def value(wildcards: Any) -> str:
+        return recipe(step, run, *(noun for noun in nouns_of(step, wildcards) if noun is not None))
+
+    return signed(value)
 
 
 def compared_with(run: Run, wildcards: Any) -> list[str]:

@@ -28,8 +28,8 @@ rule distance:
     resources:
         **hooks.resources(RUN, "distance"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("distance", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage)),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "distance"),
     shell:
         "python -m bitsafe distance {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"

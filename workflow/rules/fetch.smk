@@ -24,8 +24,8 @@ rule fetch_model:
     resources:
         **hooks.resources(RUN, "fetch_model"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("fetch_model", RUN, wc.model),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "fetch_model"),
     shell:
         "python -m bitsafe fetch_model {params.run} {wildcards.model} 2>&1 | tee {log}"
 

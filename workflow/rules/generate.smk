@@ -27,8 +27,8 @@ rule generate:
     resources:
         **hooks.resources(RUN, "generate"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("generate", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage)),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "generate"),
     shell:
         "python -m bitsafe generate {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"

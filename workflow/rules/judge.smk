@@ -31,8 +31,8 @@ rule judge:
     resources:
         **hooks.resources(RUN, "judge"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("judge", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage), wc.judge),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "judge"),
     shell:
         "python -m bitsafe judge {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"

@@ -30,8 +30,8 @@ rule patch:
     resources:
         **hooks.resources(RUN, "patch"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("patch", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage)),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "patch"),
     shell:
         "python -m bitsafe patch {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"

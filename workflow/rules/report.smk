@@ -31,8 +31,8 @@ rule score:
     resources:
         **hooks.resources(RUN, "score"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("score", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "score"),
     shell:
         "python -m bitsafe score {params.run} 2>&1 | tee {log}"
 
@@ -53,8 +53,8 @@ rule tabulate:
     resources:
         **hooks.resources(RUN, "tabulate"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("tabulate", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "tabulate"),
     shell:
         "python -m bitsafe tabulate {params.run} 2>&1 | tee {log}"
 
@@ -75,8 +75,8 @@ rule plot:
     resources:
         **hooks.resources(RUN, "plot"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("plot", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "plot"),
     shell:
         "python -m bitsafe plot {params.run} 2>&1 | tee {log}"
 
@@ -98,7 +98,7 @@ rule report:
     resources:
         **hooks.resources(RUN, "report"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("report", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "report"),
     shell:
         "python -m bitsafe report {params.run} 2>&1 | tee {log}"
