@@ -155,10 +155,15 @@ def recipe_of(run: Run, step: str) -> Callable:
     return signed(value)
 
 
-def compared_with(run: Run, wildcards: Any) -> list[str]:
+def compared_with(run: Run) -> Callable:
     """The answers of full precision, which a pairwise judge reads beside the cell's own."""
-    baseline = Cell(wildcards.model, "full", 16)
-    return [str(run.at(baseline, "answers.json"))] if run.judge(wildcards.judge).pairwise else []
+
+    def files(wildcards: Any) -> list[str]:
+        if not run.judge(wildcards.judge).pairwise:
+            return []
+        return [str(run.at(Cell(wildcards.model, "full", 16), "answers.json"))]
+
+    return signed(files)
 
 
 def measured_on(run: Run, wildcards: Any) -> str:

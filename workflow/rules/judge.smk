@@ -18,7 +18,7 @@ rule judge:
     """Judging the answers of one cell with one judge."""
     input:
         f"{CELL}/{{stage}}/answers.json",
-        lambda wc: hooks.compared_with(RUN, wc),
+        hooks.compared_with(RUN),
     output:
         f"{CELL}/{{stage}}/verdicts.{{judge}}.json",
     log:

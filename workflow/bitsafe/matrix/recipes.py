@@ -30,10 +30,18 @@ LATER = {
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:
     """Short hash of everything the job `step` of these nouns depends on besides its input files."""
-    key = step, nouns
+    key = step, *_read(step, *nouns)
     if key not in run.recipes:
         run.recipes[key] = sha256_json(SLICES[step](run, *nouns))[:16]
     return run.recipes[key]
+
+
+def _read(step: str, *nouns: Cell | str) -> tuple:
+    """What a recipe reads of its nouns: cells of one model are asked and judged alike, but for full precision."""
+    if step not in ("generate", "distance", "judge"):
+        return nouns
+    cell, *judge = nouns
+    return cell.model, cell == cell.baseline, *judge
 
 
 def quantize(run: Run, cell: Cell) -> dict:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from bitsafe.config import Block, Config, validate
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, write_json
 from bitsafe.generate.grid import settings_of
+from bitsafe.matrix.checks import check_patch, check_settings, check_supported, chosen_blocks
 from bitsafe.matrix.tables import (
     BenchmarkRow,
     DatasetRow,
@@ -80,16 +80,17 @@ class Run:
     @cached_property
     def blocks(self) -> list[tuple[int, Block]]:
         """The blocks that `parts` asks for, with their places in the matrix."""
-        blocks, named = list(enumerate(self.config.matrix)), {block.part for block in self.config.matrix if block.part}
-        for part in self.config.parts or []:
-            if part not in named:
-                raise UserError(f"parts: no block of the matrix is of part {part!r}{suggestion(part, sorted(named))}")
-        for number, block in blocks:
-            for model in block.models or []:
-                if model not in self.config.models:
-                    hint = suggestion(model, self.config.models)
-                    raise UserError(f"matrix[{number}].models: {model!r} is no model of the run{hint}")
-        return [(number, block) for number, block in blocks if not self.config.parts or block.part in self.config.parts]
+        return chosen_blocks(self.config)
+
+    def cells_of_part(self, part: str | None) -> set[Cell]:
+        """The cells that the blocks of a part name."""
+        blocks = [(number, block) for number, block in self.blocks if block.part == part]
+        return {
+            cell
+            for number, block in blocks
+            for model in block.models or self.config.models
+            for cell in self._cells_of(model, block, f"matrix[{number}]")
+        }
 
     def _cells_of(self, model: str, block: Block, where: str) -> list[Cell]:
         stages = ["quantized", *block.patches]
@@ -290,27 +291,3 @@ class Run:
     def judge_files(self) -> list[tuple[Cell, str, Path]]:
         """Cell, judge and the index file of its verdicts: what a finished run has."""
         return [(cell, judge, self.at(cell, f"verdicts.{judge}.json")) for cell in self.cells for judge in self.judges]
-
-
-def check_supported(where: str, method: str, what: str, value: Any, supported: Any) -> None:
-    if value not in supported:
-        known = ", ".join(map(str, supported))
-        raise UserError(f"{where}: {method} does not do {what}; it does {known} (workflow/tables/methods.yaml)")
-
-
-def check_settings(reader: str | None, params: dict[str, Any], cell: Cell) -> None:
-    """Read the parameters of a patched cell as its job will, and forget them."""
-    if reader is None:
-        return
-    module, _, name = reader.rpartition(".")
-    try:
-        getattr(import_module(module), name).read(params)
-    except UserError as error:
-        raise UserError(f"{cell}: {error}") from None
-
-
-def check_patch(where: str, patch: str, patch_row: PatchRow, method: str, row: MethodRow) -> None:
-    if patch_row.restores and (reason := row.unrestorable()):
-        raise UserError(
-            f"{where}: {patch} puts weights of full precision back, which {method} does not allow: {reason}"
-        )
