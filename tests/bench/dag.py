@@ -1,8 +1,8 @@
 """dag: a dry run of both papers' matrices, with every pinned benchmark, against a bare workflow of the same shape.
 
-The bare workflow has the same rules, wildcards, files and number of jobs, and nothing that is ours: no recipes, resources, logs,
-benchmarks or environments. Sides take turns. Seconds are processor seconds, which neighbours on the machine disturb least;
-`wall` stands beside them. No checkpoint and no prompt file is needed, or there. The goal is 1.5 times the bare one at most.
+The bare workflow has the same rules, wildcards, files and number of jobs, and nothing that is ours: no recipes,
+resources, logs, timings or environments. Sides take turns. Seconds are processor seconds, which neighbours on the
+machine disturb least; `wall` stands beside them. No checkpoint or prompt file is needed. The goal is a ratio of 1.5.
 """
 
 import json
@@ -29,7 +29,7 @@ BARE = """\
 import json
 FILES = json.load(open("files.json"))
 NAME = r"[a-z0-9][a-z0-9_.-]*"
-CELL = "out/{{model}}/{{method}}/{{bits}}bit/{{risk}}"
+BASELINE = "out/{}/full/16bit/none/quantized/answers.json"
 wildcard_constraints:
     model=NAME, method=NAME, bits=r"\\d+", risk="none|benign|obedient|harmful", stage=NAME, judge=NAME
 rule all:
@@ -56,7 +56,7 @@ rule generate:
 rule judge:
     input:
         "out/{{model}}/{{method}}/{{bits}}bit/{{risk}}/{{stage}}/answers.json",
-        lambda wc: [f"out/{{wc.model}}/full/16bit/none/quantized/answers.json"] if wc.judge in FILES["pairwise"] else [],
+        lambda wc: [BASELINE.format(wc.model)] if wc.judge in FILES["pairwise"] else [],
     output: "out/{{model}}/{{method}}/{{bits}}bit/{{risk}}/{{stage}}/verdicts.{{judge}}.json"
     shell: "make {{output}}"
 rule score:
@@ -79,10 +79,8 @@ rule report:
 
 
 def run() -> Iterator[dict]:
-    rows = []
     with tempfile.TemporaryDirectory(prefix="bitsafe_dag") as work:
-        for name in EXPERIMENTS:
-            rows.append(measured(name, Path(work) / name))
+        rows = [measured(name, Path(work) / name) for name in EXPERIMENTS]
     yield {"name": "dag", "experiment": "together"} | together(rows)
     yield from rows
 
@@ -94,18 +92,20 @@ def measured(name: str, folder: Path) -> dict:
     matrix = Run(read_config([HERE / "config.yaml", HERE / f"experiments/{name}.yaml", overlay]))
     write_bare(matrix, folder)
     files = ["--configfile", f"experiments/{name}.yaml", str(overlay)]
-    ours = [dry_run(["--snakefile", "Snakefile", *files], HERE) for _ in range(1)]
-    bare = [dry_run(["--snakefile", str(folder / "Snakefile")], folder) for _ in range(1)]
-    for _ in range(TURNS - 1):
+    ours, bare = [], []
+    for _ in range(TURNS):
         ours.append(dry_run(["--snakefile", "Snakefile", *files], HERE))
         bare.append(dry_run(["--snakefile", str(folder / "Snakefile")], folder))
     if ours[0]["jobs"] != bare[0]["jobs"]:
         raise SystemExit(f"{name}: {ours[0]['jobs']} jobs, {bare[0]['jobs']} in the bare workflow")
     sides = {side: median_of(found) for side, found in (("ours", ours), ("peer", bare))}
     ratios = sorted(one["seconds"] / other["seconds"] for one, other in zip(ours, bare))
-    return {"name": "dag", "experiment": name, "cells": len(matrix.cells), "benchmarks": len(matrix.benchmarks)} | row_of(
-        sides, ratios
-    )
+    return {
+        "name": "dag",
+        "experiment": name,
+        "cells": len(matrix.cells),
+        "benchmarks": len(matrix.benchmarks),
+    } | row_of(sides, ratios)
 
 
 def row_of(sides: dict[str, dict], ratios: list[float]) -> dict:
@@ -163,7 +163,7 @@ def dry_run(arguments: list[str], cwd: Path) -> dict:
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all", "--cores", "1", *arguments]
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONHASHSEED": "0"})
+        child = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - started
@@ -176,4 +176,4 @@ def dry_run(arguments: list[str], cwd: Path) -> dict:
 
 
 def median_of(found: list[dict]) -> dict:
-    return {key: statistics.median(each[key] for each in found) for key in found[0]}
+    return {key: statistics.median(each[key] for each in found) for key in found[0]} | {"jobs": found[0]["jobs"]}

@@ -1,8 +1,8 @@
 """python -m tests.bench.recorded_runs RESULTS > data/recorded_runs.csv: what the jobs of finished runs took.
 
-From Snakemake's timings: one line a run, step, model, method, risk and stage (of `generate` and `judge` one a method or judge), the
-cell with the highest memory in it, the median of the seconds, the longest, and the highest memory. Memory is sampled, so
-of a short job the true peak can be higher.
+From Snakemake's timings: one line a run, step, model, method, risk and stage (of `generate` and `judge` one a method or
+judge), the cell with the highest memory in it, the median of the seconds, the longest, and the highest memory. Memory
+is sampled, so of a short job the true peak can be higher.
 """
 
 import csv

@@ -47,7 +47,9 @@ class Distance(Section):
 class Resources(Section):
     """What jobs ask a cluster for, computed from the model and the work (docs/resources.md)."""
 
-    gpu_from: float | None = Field(1e9, description="weights from which a model's jobs ask for GPUs; null: none do", gt=0)
+    gpu_from: float | None = Field(
+        1e9, description="weights from which a model's jobs ask for GPUs; null: none do", gt=0
+    )
     gpu_memory_mb: int = Field(80_000, description="megabytes of one GPU", gt=0)
     gpu_model: str | None = Field(None, description="type of GPU to ask for, as the cluster calls it; null: any")
     gpu_speed: float = Field(1.0, description="speed of one GPU, an A100's being 1", gt=0)

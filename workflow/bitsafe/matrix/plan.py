@@ -98,7 +98,13 @@ def cost(run: Run, found: list[Job]) -> str:
     waiting = [(job.step, job.cell, job.judge) for job in found if job.state != "done"]
     spent = hours(requests, waiting, calibration)
     asked = asked_over_network(run, waiting)
-    parts = [hour_table(spent), disk_line(requests), judge_table(asked), rests_on(spent, calibration), assumed(run, spent)]
+    parts = [
+        hour_table(spent),
+        disk_line(requests),
+        judge_table(asked),
+        rests_on(spent, calibration),
+        assumed(run, spent),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -146,10 +152,10 @@ def judge_table(asked: dict[str, Asked]) -> str:
 def rests_on(spent: dict[str, Hours], calibration: Calibration) -> str:
     """How many of the jobs to run are told from recorded ones."""
     count = sum((line.rests_on for line in spent.values()), Counter())
-    calibrated = count["method"] + count["step"]
+    own, step = count["method"], count["step"]
     return (
-        f"Calibrated: {calibrated:,} of {sum(count.values()):,} jobs ({count['method']:,} by jobs of their own method and "
-        f"model, {count['step']:,} of their step), from {calibration.recorded:,} recorded in this results folder; the "
+        f"Calibrated: {own + step:,} of {sum(count.values()):,} jobs ({own:,} by jobs of their own method "
+        f"and model, {step:,} of their step), from {calibration.recorded:,} recorded in this results folder; the "
         "others as workflow/tables/resources.yaml says.\n"
     )
 
@@ -160,8 +166,8 @@ def assumed(run: Run, spent: dict[str, Hours]) -> str:
     said = [f"answers have {share:.0%} of the tokens they may have"]
     if any(line.gpu for line in spent.values()):
         said.append(
-            f"models from {asks.gpu_from / 1e9:g} billion weights on GPUs of {asks.gpu_memory_mb:,} MB, {asks.gpu_speed:g} "
-            "times as fast as an A100, by figures that were not measured on one"
+            f"models from {asks.gpu_from / 1e9:g} billion weights on GPUs of {asks.gpu_memory_mb:,} MB, "
+            f"{asks.gpu_speed:g} times as fast as an A100, by figures that were not measured on one"
         )
     if missing := untold(run.benchmarks):
         said.append(f"{UNTOLD} prompts each in {', '.join(missing)}, whose rows name no number")

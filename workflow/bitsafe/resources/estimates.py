@@ -1,6 +1,5 @@
 """What each job of a run is expected to take: the formulas applied to its cell."""
 
-
 from bitsafe.cells import Cell
 from bitsafe.matrix.run import Run
 from bitsafe.resources.architecture import architecture
@@ -124,5 +123,3 @@ class Estimates:
         verdicts = sum(self.workload.of("judge", cell, judge).answers for judge in self.run.judges)
         answers = self.workload.of("generate", cell).answers
         return every * (2 * answers * known.bytes + verdicts * known.verdict_bytes) / MB
-
-

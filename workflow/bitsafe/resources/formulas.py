@@ -22,7 +22,8 @@ class Estimate:
 def held_mb(row: Row, size: Architecture, work: Work, itemsize: int) -> float:
     """Megabytes where the work is done: weights and what training keeps of them, activations, logits, the cache.
 
-    worked · P + batch · (activations · layers · hidden + logits · vocabulary) + cached · 2 · layers · kv_width · itemsize
+    worked · P + batch · (activations · layers · hidden + logits · vocabulary)
+    + cached · 2 · layers · kv_width · itemsize
     """
     kept = work.batch * (row.activations * size.layers * size.hidden_size + row.logits * size.vocabulary)
     cache = work.cached * 2 * size.layers * size.kv_width * itemsize
@@ -40,8 +41,8 @@ def memory(row: Row, size: Architecture, work: Work, on_gpu: bool) -> tuple[floa
 def model_seconds(row: Row, size: Architecture, work: Work, device: Device, core: Device, cores: int) -> float:
     """Seconds of one replicate on a device; what is proved is computed on `cores` cores.
 
-    loads · 2 P / read + proved · 2 P / (core flops · cores) + (forward · 2 P) / flops + trained · slow · 6 P / trained_flops
-    + passes · (layers · step + 2 P / bandwidth)
+    loads · 2 P / read + proved · 2 P / (core flops · cores) + (forward · 2 P) / flops
+    + trained · slow · 6 P / trained_flops + passes · (layers · step + 2 P / bandwidth)
     """
     weights = size.parameters
     load = row.loads * STORED * weights / device.read

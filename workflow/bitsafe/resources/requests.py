@@ -66,8 +66,8 @@ class Requests:
 def rule_resources(run: Run, step: str) -> dict[str, Callable | int]:
     """The `resources` of a rule as Snakemake takes them: a number, or a function of wildcards and attempt.
 
-    A number where all jobs of the rule ask for the same: Snakemake calls each function several times a job, and looks at its
-    signature each time, unless the function brings it along.
+    A number where all jobs of the rule ask for the same: Snakemake calls each function for each job, and works out its
+    signature each time unless the function brings it along.
     """
     requests, every = Requests(run), list(jobs_of(run, step))
     found: dict[str, Callable | int] = {}
