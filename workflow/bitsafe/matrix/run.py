@@ -49,7 +49,7 @@ class Run:
     def name(self) -> str:
         return self.config.run
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return Path(self.config.results) / self.config.run
 

@@ -52,16 +52,18 @@ class Estimates:
             return self._judging(cell, judge)
         if step == "generate" and self.run.config.generate.engine == "openai":
             return Estimate(60 + self.workload.of(step, cell).decoded / 1000, 1000)  # its server does the work
-        key = self._same(step, cell)
+        key = step, self.alike(step, cell)
         if key not in self._known:
             self._known[key] = self._loading(step, cell)
         return self._known[key]
 
-    def _same(self, step: str, cell: Cell) -> tuple:
-        """What jobs with equal estimates share; patches of cells that differ in their bits alone are one."""
-        if step in ("generate", "distance"):
-            return step, cell.model, cell == cell.baseline
-        return step, cell.model, cell.method, cell.risk, cell.stage
+    def alike(self, step: str, cell: Cell | None) -> tuple:
+        """What cells share whose jobs of a step are alike: their model, if they are asked, and all but the bits."""
+        if cell is None:
+            return ()
+        if step in ("generate", "distance", "judge"):
+            return cell.model, cell == cell.baseline
+        return cell.model, cell.method, cell.risk, cell.stage
 
     def _loading(self, step: str, cell: Cell) -> Estimate:
         work = self.workload.of(step, cell)

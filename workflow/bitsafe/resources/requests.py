@@ -25,7 +25,7 @@ class Requests:
 
     def of(self, step: str, cell: Cell | None = None, noun: str | None = None, attempt: int = 1) -> dict[str, int]:
         """mem_mb, runtime (minutes), gpu and cpus_per_task. noun: the judge of `judge`, the model of `fetch_model`."""
-        key = step, cell, noun, attempt
+        key = step, self.estimates.alike(step, cell), noun, attempt
         if key not in self._known:
             self._known[key] = self._grown(self._first(step, cell, noun), attempt)
         return self._known[key]
