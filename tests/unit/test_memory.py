@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bitsafe.errors import UserError
-from bitsafe.generate.device import TRAINED, place
+from bitsafe.generate.device import place
+from bitsafe.quantizers.base import TRAINED, QuantizeJob, require_memory
 from bitsafe.steps.memory import within_memory
 
 PARAMS = {"samples": 128, "lr": 0.1, "prompts": None}
@@ -67,11 +68,22 @@ def test_a_model_is_spread_where_its_training_does_not_fit_one_gpu(monkeypatch):
     noted = gpus(monkeypatch, 10_000, 10_000)  # bytes: 4,000 of weights, 16,000 in training
     assert place(Weights()) == "cuda"
     assert noted == []
-    assert place(Weights(), TRAINED) == "spread"
+    assert place(Weights(), TRAINED / 4) == "spread"
     assert noted == [{0: 2250, 1: 2250}]  # a quarter of 0.9 · 10,000 is left for weights
 
 
 def test_training_that_fits_no_gpus_is_told_before_it_starts(monkeypatch):
     gpus(monkeypatch, 10_000)
     with pytest.raises(UserError, match=r"what is kept beside them take .* ask for more"):
-        place(Weights(), TRAINED)
+        place(Weights(), TRAINED / 4)
+
+
+def test_where_a_gpu_trains_the_machine_needs_room_for_a_copy_alone(monkeypatch, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1000, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr("bitsafe.quantizers.base.free_memory", lambda: 7000)  # a copy and what is stored: 6,000 bytes
+    with pytest.raises(UserError, match="needs 0.0 GB at least"):
+        require_memory(QuantizeJob(tmp_path, tmp_path / "out", 4), TRAINED)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    require_memory(QuantizeJob(tmp_path, tmp_path / "out", 4), TRAINED)

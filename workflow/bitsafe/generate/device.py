@@ -6,7 +6,6 @@ import torch
 
 from bitsafe.errors import UserError
 
-TRAINED = 4.0  # times the float32 weights: they, their gradient and Adam's two moments
 PATCHED = 9.0  # times the bfloat16 weights: latent, gradient, cell and rounded weight in float32, masks and code
 ROOM = 0.9  # the share of a GPU's free memory that weights may take; the rest is for the cache of keys and values
 
@@ -43,8 +42,8 @@ def _on_gpus(model: Any, grown: float) -> Any:
         return model.to("cuda")
     if size > ROOM * sum(free):
         raise UserError(
-            f"GPU memory: the weights and what is kept beside them take {size / 1e9:.1f} GB, {sum(free) / 1e9:.1f} GB are free on {len(free)} "
-            "GPU(s): ask for more (`resources: {gpu: …}` of the model's row) or a larger one"
+            f"GPU memory: the weights and what is kept beside them take {size / 1e9:.1f} GB, {sum(free) / 1e9:.1f} GB "
+            f"are free on {len(free)} GPU(s): ask for more (`resources: {{gpu: …}}` of the model's row) or a larger one"
         )
     from accelerate import dispatch_model, infer_auto_device_map
 

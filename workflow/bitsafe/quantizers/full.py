@@ -7,7 +7,7 @@ from bitsafe.artefacts.artefact import write_pointer
 from bitsafe.artefacts.checkpoint import copy_side_files, write_config, write_tensors
 from bitsafe.artefacts.load import load_model, load_tokenizer
 from bitsafe.data.chat import encode_all
-from bitsafe.generate.device import TRAINED, place
+from bitsafe.generate.device import place
 from bitsafe.quantizers.base import (
     TRAINED,
     QuantizeJob,
@@ -36,7 +36,7 @@ def quantize(job: QuantizeJob) -> dict:
     settings = Settings.of(job.params)
     require_conversations(job)
     seed_everything(job.seed)
-    model, tokenizer = place(load_model(job.source, "float32"), TRAINED), load_tokenizer(job.source)
+    model, tokenizer = place(load_model(job.source, "float32"), TRAINED / 4), load_tokenizer(job.source)
     facts = train(model, body_parameters(model), encode_all(tokenizer, job.conversations), settings, job.seed)
     write_tensors(job.out, tensors_now(model, source))
     write_config(job.source, job.out)
