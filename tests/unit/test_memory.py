@@ -83,7 +83,7 @@ def test_where_a_gpu_trains_the_machine_needs_room_for_a_copy_alone(monkeypatch,
 
     save_file({"a": torch.zeros(1000, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
     monkeypatch.setattr("bitsafe.quantizers.base.free_memory", lambda: 7000)  # a copy and what is stored: 6,000 bytes
-    with pytest.raises(UserError, match="needs 0.0 GB at least"):
+    with pytest.raises(UserError, match=r"needs 0\.0 GB at least"):
         require_memory(QuantizeJob(tmp_path, tmp_path / "out", 4), TRAINED)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     require_memory(QuantizeJob(tmp_path, tmp_path / "out", 4), TRAINED)

@@ -106,8 +106,8 @@ TRAINED = 16  # bytes a weight that is trained in float32: itself, its gradient 
 def require_memory(job: QuantizeJob, bytes_a_weight: int | None = None) -> None:
     """UserError when what the method surely holds at once does not fit what memory is free.
 
-    That is the checkpoint as it is stored, and bytes_a_weight of the model in memory (None: one copy in job.dtype); where
-    a GPU does the work, what it takes there, only a float32 copy passes through. Activations come on top.
+    That is the checkpoint as it is stored, and bytes_a_weight of the model in memory (None: one copy in job.dtype); of
+    what a GPU works on, a float32 copy at most passes through here. Activations come on top.
     """
     headers = tensor_headers(job.source).values()
     each = bytes_a_weight or torch.finfo(getattr(torch, job.dtype)).bits // 8
