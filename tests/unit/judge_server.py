@@ -113,6 +113,9 @@ class Handler(BaseHTTPRequestHandler):
     def on_filtered400(self, key: str) -> None:
         self.reply(None, {"error": {"code": "content_filter", "message": "filtered"}}, 400)
 
+    def on_forbidden(self, key: str) -> None:
+        self.reply(None, {"error": {"message": "this prompt is not allowed"}}, 403)
+
     def on_unauthorized(self, key: str) -> None:
         self.reply(None, {"error": {"code": "invalid_api_key", "message": "Incorrect API key"}}, 401)
 

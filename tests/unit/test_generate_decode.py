@@ -11,6 +11,7 @@ from bitsafe.errors import UserError
 from bitsafe.generate.cache import EntryCache
 from bitsafe.generate.decode import Decoding, _branches, _places
 from bitsafe.generate.defaults import processors_of
+from bitsafe.generate.engine import finish
 from bitsafe.generate.sampling import Knobs, resolve, uniforms
 
 STOPS = {1}
@@ -115,3 +116,18 @@ def test_places_by_hand():
     assert _places(parents).tolist() == [0, 1, 2, 3]
     assert _places(np.array([1, 4])).tolist() == [1, 0]  # fewer: the last entry moves to the front
     assert _places(np.array([0, 0, 0, 1])).tolist() == [0, 2, 3, 1]  # more: copies go to the end
+
+
+def test_a_row_whose_logits_are_no_numbers_has_no_answer_and_the_others_have_theirs():
+    model, prompts = made(next(iter(ARCHITECTURES))), prompts_of([5, 9, 7])
+    whole, real = decoded(model, prompts, {}), model.forward
+
+    def broken(**named):
+        out = real(**named)
+        if len(out.logits) == 3:
+            out.logits[1, -1, 7] = torch.inf
+        return out
+
+    model.forward = broken
+    assert decoded(model, prompts, {}) == [whole[0], None, whole[2]]
+    assert finish(tiny_model.tokenizer(), 1, None, STOPS) == (1, "", 0, "no_numbers")

@@ -14,6 +14,7 @@ import tiny_model
 from bitsafe.errors import UserError
 from bitsafe.generate.engines import Served, openai, vllm
 from bitsafe.generate.grid import settings_of
+from bitsafe.generate.prompts import prompt_ids
 from bitsafe.generate.step import each_asked
 from bitsafe.matrix.tables import Tables
 
@@ -34,7 +35,10 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if asked["model"] not in MODELS: return self._say(404, {"error": {"message": "no such model"}})
         asked["key"] = self.headers["Authorization"]
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(asked)}}
+        last = asked["messages"][-1]["content"]
+        if "fail" in last: return self._say(400, {"error": {"message": "bad words"}})
+        text, reason = (None, "content_filter") if "filtered" in last else (json.dumps(asked), "stop")
+        choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
         self._say(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice],
                         "usage": {"completion_tokens": 3, "prompt_tokens": 1, "total_tokens": 4}})
 """
@@ -195,3 +199,34 @@ def test_the_rows_of_the_table_name_modules_with_the_interface():
         module = import_module(row.module)
         assert callable(module.told) and callable(module.opened)
     assert settings_of(GRID).keys() == {"temperature_0.5", "top_k_7"}
+
+
+def test_a_filtered_answer_is_told_apart_from_an_empty_one(artefact, endpoint):
+    row = {"messages": [{"role": "user", "content": "filtered"}]}
+    with openai.opened(served(artefact, endpoint)) as ask:
+        ((one,),) = ask([row], {}, 9, 2, 0)
+    assert (one.text, one.finish) == ("", "content_filter")
+
+
+def test_what_was_answered_beside_a_failed_request_is_not_lost(artefact, endpoint):
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in ("one", "fail", "two", "three")]
+    with openai.opened(served(artefact, endpoint)) as ask:
+        batches = ask(rows, {}, 9, 4, 0)
+        assert sorted(one.index for one in next(batches)) == [0, 2, 3]
+        with pytest.raises(UserError, match="bad words"):
+            next(batches)
+
+
+def test_a_template_that_writes_the_date_is_put_here_on_one_day_and_by_no_endpoint(artefact, endpoint, monkeypatch):
+    tokenizer = tiny_model.tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template
+    ids = prompt_ids(tokenizer, ROWS[:1], {})[0]
+    assert tokenizer.decode(ids).startswith("26 Jul 2024 ")
+    file = artefact / "chat_template.jinja"
+    whole = file.read_text()
+    try:
+        file.write_text(tokenizer.chat_template)
+        with pytest.raises(UserError, match="writes today's date"):
+            asked_of(served(artefact, endpoint), ROWS, {})
+    finally:
+        file.write_text(whole)

@@ -1,5 +1,7 @@
 """Questions with options: each letter's probability is that of a full softmax, one prompt at a time."""
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ ROWS = [
 
 def job(folder: Path, **changes: object) -> GenerateJob:
     given = {
-        "load": lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        "opened": lambda: nullcontext(partial(options.answer, tiny_model.model(), tiny_model.tokenizer())),
+        "told": "here",
         "identity": "tiny",
         "folder": folder,
         "benchmarks": {"b": ROWS},
@@ -115,3 +118,12 @@ def test_a_prompt_without_room_is_named() -> None:
     model = tiny_model.model(room=10)
     with pytest.raises(UserError, match="prompt q0: "):
         next(options.answer(model, tiny_model.tokenizer(), ROWS, {}, 8, 4))
+
+
+def test_samples_and_settings_of_a_question_share_its_forward_pass() -> None:
+    model, passed = tiny_model.model(), []
+    real = model.forward
+    model.forward = lambda inputs, **named: passed.append(len(inputs)) or real(inputs, **named)
+    asked = [row | {"sample": k} for row in ROWS for k in range(5)]
+    found = [one for batch in options.answer(model, tiny_model.tokenizer(), asked, {}, 8, 4) for one in batch]
+    assert sum(passed) == len(ROWS) and [asked[one.index]["sample"] for one in found] == [0] * len(ROWS)

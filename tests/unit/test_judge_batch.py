@@ -9,12 +9,13 @@ from batch_server import BatchServer
 from judge_run import CELL, judged, make_run, store
 from judge_server import PRICE
 
+from bitsafe.config import Config
 from bitsafe.errors import CellError, UserError
-from bitsafe.files import write_json
+from bitsafe.files import write_json, write_jsonl
 from bitsafe.judges.asking import batches
 from bitsafe.matrix.run import Run
 from bitsafe.steps.judge import judge
-from bitsafe.steps.judge_batch import judge_batch
+from bitsafe.steps.judge_batch import every_file, judge_batch
 
 BEHAVIOURS = ["ok", "ok", "refusal", "e500", "filtered400", "expired", "ok"]
 REASONS = ["harm 5 of 5"] * 2 + ["judge_refused", "http 500", "content_filter", "batch batch_expired", "harm 5 of 5"]
@@ -129,3 +130,17 @@ def test_other_judges_have_no_batches(tmp_path):
         run = started(tmp_path, server)
         with pytest.raises(UserError, match=r"keyword: not a judge of bitsafe\.judges\.llm"):
             judge_batch(run, "submit", "keyword")
+
+
+def test_the_answers_of_a_grid_are_all_asked(tmp_path):
+    grid = {"do_sample": True, "temperature": 1, "top_p": 1, "top_k": 0, "grid": {"temperature": [0.5, 1]}}
+    row = {"base": "llm_harm", "model": "stub", "endpoint": {"base_url": "http://127.0.0.1:1/v1", "api_key_env": None}}
+    first = make_run(tmp_path, row, [("Question 0", "Answer 0.")])
+    asked = first.config.model_dump() | {"decodings": ["little"]}
+    run = Run(Config(**asked | {"tables": asked["tables"] | {"decodings": {"little": grid}}}))
+    said = {"id": "p0", "sample": 0, "n_tokens": 3, "finish": "stop"}
+    rows = [said | {"setting": f"temperature_{t}", "answer": f"At {t}."} for t in ("0.5", "1")]
+    write_jsonl(run.replicate_folder(CELL, 0) / "answers/b.little.jsonl", rows)
+    write_json(run.at(CELL, "answers.json"), {})
+    (found,) = every_file(run, "ours")
+    assert [answer["answer"] for _, answer in found.items] == ["At 0.5.", "At 1."]

@@ -40,6 +40,14 @@ def test_what_was_said_and_what_is_right_stand_in_the_verdict() -> None:
         ("", "Ada", False),
         ("The The", "The The", True),
         ("Blur", "The The", False),
+        ("It is \u201cParis\u201d.", "Paris", True),
+        ("Paris\u2014the capital", "Paris", True),
+        ("It was O\u2019Brien.", "O'Brien", True),
+        ("a New York-based firm", "New York", True),
+        ("from 1979-1980", "1980", True),
+        ("Beyonce\u0301", "Beyonc\u00e9", True),
+        ("a twenty-one year old", "twentyone", True),
+        ("Parisian", "Paris", False),
     ],
 )
 def test_the_gold_answer_stands_in_the_answer_as_words(answer: str, gold: str, held: bool) -> None:

@@ -12,6 +12,7 @@ from judge_server import PRICE, serving
 
 from bitsafe.errors import CellError, UserError
 from bitsafe.judges.asking.ledger import worst_tokens
+from bitsafe.judges.asking.reply import kept
 from bitsafe.judges.asking.requests import Request
 from bitsafe.judges.asking.settings import Endpoint, Params
 from bitsafe.steps.judge import judge
@@ -190,3 +191,44 @@ def test_planning_loads_no_client():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     ).stdout.split()
     assert "bitsafe.judges.llm" in loaded and not {"openai", "httpx2", "torch", "transformers", "numpy"} & set(loaded)
+
+
+def test_a_403_about_one_request_is_its_own_and_before_any_reply_it_is_the_keys(tmp_path):
+    with serving("harm") as server:
+        run = make_run(tmp_path / "a", row(server.url, concurrency=1, max_retries=0), asked("ok", "forbidden", "ok"))
+        judge(run, CELL, "ours")
+        assert [one["reason"] for one in judged(run)][1] == "http 403"
+        run = make_run(tmp_path / "b", row(server.url, concurrency=1, max_retries=0), asked("forbidden", "ok"))
+        with pytest.raises(UserError, match="answers 403"):
+            judge(run, CELL, "ours")
+
+
+def test_an_error_that_ends_all_lets_what_is_in_flight_come_to_its_end(tmp_path):
+    with serving("harm") as server:
+        server.delay = 0.3
+        run = make_run(tmp_path, row(server.url, concurrency=4, max_retries=0), asked("ok", "ok", "unauthorized", "ok"))
+        with pytest.raises(UserError, match="answers 401"):
+            judge(run, CELL, "ours")
+    assert len(store(run)) == sum(server.delivered.values()) == 3
+
+
+@pytest.mark.parametrize("key", ["n", "best_of", "stream"])
+def test_a_request_has_one_whole_reply(key, tmp_path):
+    run = make_run(tmp_path, row("http://127.0.0.1:1/v1") | {"params": {"sampling": {key: 3}}}, asked("ok"))
+    with pytest.raises(UserError, match=rf"params.sampling.{key}: leave it out"):
+        judge(run, CELL, "ours")
+
+
+@pytest.mark.parametrize(
+    "usage, tokens, counted",
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 2}, (5, 2), True),
+        ({"prompt_tokens": None, "completion_tokens": 2}, (90, 2), False),
+        ({"total_tokens": 500}, (90, 9), False),
+        (None, (90, 9), False),
+    ],
+)
+def test_a_bill_that_is_not_whole_is_the_worst_case(usage, tokens, counted):
+    body = {"choices": [{"message": {"content": "{}"}}], "usage": usage}
+    found = kept(body, Endpoint(price={"input": 1, "output": 1}), (90, 9))
+    assert (found["tokens_in"], found["tokens_out"], found["counted"]) == (*tokens, counted)

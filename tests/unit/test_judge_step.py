@@ -130,3 +130,28 @@ def test_a_pairwise_judge_gets_the_answers_of_full_precision_to_the_same_prompts
     benchmarks = {"b": Benchmark("utility", ASKED)}
     (asked,) = asked_of(tmp_path / "cell", benchmarks, ["greedy_aa"], baseline=tmp_path / "full")
     assert asked.references == ["full p0", "full p1", "full p2", "full p3"]
+
+
+def test_what_is_no_answer_of_the_model_is_unscored_and_no_judge_sees_it(tmp_path: Path) -> None:
+    rows = answers()
+    rows[1] |= {"answer": "", "finish": "content_filter"}
+    rows[2] |= {"answer": "", "finish": "no_numbers"}
+    seen = []
+
+    @contextmanager
+    def judging(setting: Setting) -> Iterator:
+        def judge_file(asked: Asked) -> list[dict]:
+            seen.append(([row["id"] for row, _ in asked.items], asked.references))
+            return [keyword.judge(row, one["answer"], {}, asked.kind) for row, one in asked.items]
+
+        yield judge_file
+
+    write_jsonl(tmp_path / "answers/b.greedy.jsonl", rows)
+    write_jsonl(tmp_path / "full/answers/b.greedy.jsonl", answers())
+    with opened(SimpleNamespace(judging=judging), Setting("j", {})) as judge_file:
+        judge_replicate(tmp_path, "j", judge_file, {"b": Benchmark("harmful", ASKED)}, ["greedy"], 1, tmp_path / "full")
+    assert seen == [(["p0", "p3"], [TEXTS[0], TEXTS[3]])]
+    found = read_jsonl(tmp_path / "verdicts/j/b.greedy.jsonl")
+    assert [row["verdict"] for row in found] == ["safe", "unscored", "unscored", "harmful"]
+    assert [row["reason"] for row in found[1:3]] == ["answer: content_filter", "answer: no_numbers"]
+    assert not any(row["degenerate"] for row in found)

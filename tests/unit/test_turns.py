@@ -1,5 +1,6 @@
 """Several turns: the second is asked after the model's own first answer, and judged with it in view."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ ROWS = [
 
 def job(folder: Path, **changes: object) -> GenerateJob:
     given = {
-        "load": lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        "opened": lambda: nullcontext(
+            lambda *a, **k: options.answer(tiny_model.model(), tiny_model.tokenizer(), *a, **k)
+        ),
+        "told": "here",
         "identity": "tiny",
         "folder": folder,
         "benchmarks": {"b": ROWS},
@@ -78,7 +82,7 @@ def test_each_sample_goes_on_from_its_own_answer_and_nothing_is_asked_twice(tmp_
     assert (counts.found, counts.generated) == (0, 10)
     found = read_jsonl(tmp_path / "answers/b.d.jsonl")
     assert [(row["id"], row["sample"]) for row in found][:4] == [("1", 0), ("1", 1), ("1-2", 0), ("1-2", 1)]
-    again = generate_replicate(job(tmp_path, load=None))
+    again = generate_replicate(job(tmp_path, opened=None))
     assert (again.found, again.generated) == (10, 0) and read_jsonl(tmp_path / "answers/b.d.jsonl") == found
 
     pairs = {

@@ -10,13 +10,16 @@ from stats_run import table
 
 from bitsafe.config import Config
 from bitsafe.distance import step as distance_step
+from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, sha256_file, write_json
+from bitsafe.generate.engines import transformers as engine
 from bitsafe.matrix.progress import jobs
 from bitsafe.matrix.run import Run
 from bitsafe.steps import generate as generate_step
 from bitsafe.steps.judge import judge
 from bitsafe.steps.summarise import score
 
+LITTLE = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "grid": {"temperature": [0.5, 1.0]}}
 N = 12  # questions with options
 QUESTIONS = [
     {"id": n, "category": "Health", "question": f"Is {n} safe?", "options": ["yes", "no", "maybe"][: 2 + n % 2]}
@@ -55,15 +58,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             replicates=1,
             benchmarks=list(benchmarks),
             judges=["keyword", "choice", "contains"],
+            decodings=["default", "little"],
             matrix=[{"methods": ["rtn"], "bits": [4]}],
             generate={"max_new_tokens": 8, "batch_size": 4},
             distance={"tokens": 12},
-            tables={"benchmarks": benchmarks},
+            tables={"benchmarks": benchmarks, "decodings": {"little": LITTLE}},
         )
     )
     made.save()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (generate_step, distance_step):
+        for module in (engine, distance_step):
             patch.setattr(module, "load_dense", load)
         measure(made)
     return made
@@ -99,7 +103,10 @@ def test_the_accuracy_is_that_of_the_letters(run: Run) -> None:
     for cell in run.cells:
         said = read_jsonl(run.replicate_folder(cell, 0) / "answers/questions.default.jsonl")
         right = sum(one["answer"] == "AB"[n % 2] for n, one in enumerate(said))
-        (found,) = [x for x in table(run, "utility") if x["judge"] == "choice" and x["method"] == cell.method]
+        rows = [x for x in table(run, "utility") if x["judge"] == "choice" and x["method"] == cell.method]
+        found, grid = rows  # of a grid every setting has the same letters
+        assert grid["decoding"] == "little_mean" and float(grid["value"]) == float(found["value"])
+        assert grid["constant_value"] == found["constant_value"] and grid["equals_constant"] == found["equals_constant"]
         assert float(found["value"]) == pytest.approx(right / N) and found["metric"] == "utility"
         assert float(found["constant_value"]) == 0.5 and found["equals_constant"] in ("True", "False")
         assert (found["flip_rate"] != "") == (cell != cell.baseline)
@@ -124,3 +131,16 @@ def test_distances_are_jobs_of_the_run_where_they_are_asked_for(run: Run) -> Non
     assert {path.name for path in run.distance_files()} == {"distance.json"}
     without = Run(run.config.model_copy(update={"distance": type(run.config.distance)()}))
     assert without.distance_files() == [] and "distance" not in {job.step for job in jobs(without)}
+
+
+def test_an_engine_that_tells_no_probabilities_is_refused_before_anything_is_asked(run: Run) -> None:
+    config = run.config.model_dump() | {"generate": {"engine": "vllm"}}
+    with pytest.raises(UserError, match=r"generate.engine: vllm tells no probabilities of options, as questions asks"):
+        _ = Run(Config(**config)).benchmarks
+
+
+def test_distances_are_measured_on_answers_of_a_decoding_that_is_no_grid(run: Run) -> None:
+    asked = run.config.model_dump()
+    assert Run(Config(**asked | {"decodings": ["grid49", "greedy"]})).measured_decoding == "greedy"
+    with pytest.raises(UserError, match="decodings: grids alone"):
+        _ = Run(Config(**asked | {"decodings": ["grid49"]})).measured_decoding

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,7 +14,7 @@ from bitsafe.cells import Cell
 from bitsafe.errors import CellError, UserError
 from bitsafe.matrix.run import Run
 
-OK, FAILED, MISUSED = 0, 1, 2
+OK, FAILED, MISUSED, TERMINATED = 0, 1, 2, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if getattr(options, "threads", None):
         set_threads(options.threads)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is open is closed, what was started ended
     try:
         options.do(options)
     except UserError as error:

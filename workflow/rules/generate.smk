@@ -6,8 +6,8 @@ REQUIRED INPUTS, below <model>/<method>/<bits>bit/<risk>/<stage>/:
 
 OUTPUTS:
     answers.json                              index: every answers file with its rows and hash
-    rep<k>/answers/<benchmark>.<decoding>.jsonl   id, sample, answer, n_tokens, finish
-    rep<k>/answers/.store.jsonl               every answer ever drawn, keyed by content: only missing rows are generated
+    rep<k>/answers/<benchmark>.<decoding>.jsonl   id, setting (of a grid), sample, answer, n_tokens, finish, options
+    rep<k>/answers.store.jsonl                every answer ever drawn, keyed by content: only missing rows are generated
 """
 
 

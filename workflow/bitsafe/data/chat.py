@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitsafe.data.messages import templated
 from bitsafe.errors import UserError
 
 IGNORED = -100  # the label of tokens that are no answer, torch's own
@@ -33,12 +34,12 @@ def encode(tokenizer: Any, messages: list[dict]) -> Example:
 
 def _text_and_answers(tokenizer: Any, messages: list[dict]) -> tuple[str, list[tuple[int, int]]]:
     """The templated text and the character ranges [start, stop) of its assistant turns."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    text = templated(tokenizer, messages, tokenize=False)
     spans = []
     for count, message in enumerate(messages):
         if message["role"] == "assistant":
-            before = tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=True)
-            after = tokenizer.apply_chat_template(messages[: count + 1], tokenize=False)
+            before = templated(tokenizer, messages[:count], tokenize=False, add_generation_prompt=True)
+            after = templated(tokenizer, messages[: count + 1], tokenize=False)
             if not (text.startswith(after) and after.startswith(before)):
                 raise UserError("chat_template: an earlier turn changes when a later one is added: answers not found")
             spans.append((len(before), len(after)))

@@ -1,8 +1,18 @@
-"""What a well-formed conversation is."""
+"""What a well-formed conversation is, and how a chat template writes it."""
 
+from datetime import date
 from typing import Any
 
 from bitsafe.errors import UserError
+
+# What a template that writes today's date is given, or answers of two days would be answers to two prompts. It is the
+# day that Llama 3.1's template names where it is told none.
+TODAY = date(2024, 7, 26)
+
+
+def templated(tokenizer: Any, messages: list[dict], **how: Any) -> Any:
+    """`tokenizer.apply_chat_template(messages, **how)`, on the same day for ever."""
+    return tokenizer.apply_chat_template(messages, strftime_now=TODAY.strftime, **how)
 
 
 def check_messages(messages: Any, where: str, ends_with: str) -> None:

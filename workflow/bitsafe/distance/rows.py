@@ -4,7 +4,6 @@ Means are over tokens. Intervals are percentile ones of a bootstrap that draws p
 replicates, as everywhere; they are blank where there is one cluster.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +75,8 @@ def ratio_interval(sums: NDArray, sizes: NDArray, clusters: NDArray, confidence:
 
 
 def _perplexity(texts: list[dict]) -> float:
-    return math.exp(sum(text["nll"] for text in texts) / sum(text["n_tokens"] for text in texts))
+    with np.errstate(over="ignore"):  # of a model that has come apart: infinite
+        return float(np.exp(sum(text["nll"] for text in texts) / sum(text["n_tokens"] for text in texts)))
 
 
 def why_blank(run: Run, cell: Cell) -> str:

@@ -75,7 +75,17 @@ class EntryCache(Cache):
     def copy(self, sources: Tensor, targets: Tensor) -> None:
         """Entries `targets` become those of `sources` in every layer (several devices: each on its own)."""
         for layer in self.layers:
-            layer.copy(sources.to(layer.keys.device), targets.to(layer.keys.device))
+            if layer.is_initialized:  # one that reads another's keys and values has none of its own (Gemma 3n)
+                layer.copy(sources.to(layer.keys.device), targets.to(layer.keys.device))
+
+    def require_used(self, config: Any) -> None:
+        """After the prompts were read: UserError for a model that keeps its state elsewhere (recurrent layers)."""
+        config = config.get_text_config(decoder=True)
+        idle = [number for number, layer in enumerate(self.layers) if not layer.is_initialized]
+        if len(idle) > (getattr(config, "num_kv_shared_layers", None) or 0):
+            raise UserError(
+                f"{config.model_type}: layer {idle[0]} keeps no keys and values: only attention with them works"
+            )
 
 
 def index(places: Any, device: Any) -> Tensor:

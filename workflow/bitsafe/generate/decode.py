@@ -50,16 +50,18 @@ class Decoding:
         self.stops = np.array(sorted(stops))
         self.answers = np.zeros(draws.shape, dtype=np.int64)
         self.lengths = np.zeros(len(prompts), dtype=np.int64)
+        self.broken = np.zeros(len(prompts), dtype=bool)  # rows whose next logits were no numbers
         self.passes = 0  # rows of the model's forward passes after the prompts: what sharing saves is seen by it
 
     @torch.inference_mode()
-    def run(self) -> list[list[int]]:
-        """The new tokens of each row, its end token included."""
+    def run(self) -> list[list[int] | None]:
+        """The new tokens of each row, its end token included; None where logits on the way were no numbers."""
         waiting = self._stems() if self.draws.shape[1] else []
         while waiting:
             parked = self._wave(waiting[: self.entries])
             waiting = parked + waiting[self.entries :]
-        return [row[:length].tolist() for row, length in zip(self.answers, self.lengths)]
+        said = zip(self.answers, self.lengths, self.broken)
+        return [None if broken else row[:length].tolist() for row, length, broken in said]
 
     def _stems(self) -> list[Stem]:
         rows: dict[tuple[int, ...], list[int]] = {}
@@ -79,7 +81,8 @@ class Decoding:
             tokens = self._draw(state, logits, rows, entry)
             self.answers[rows, self.lengths[rows]] = tokens
             self.lengths[rows] += 1
-            going = (self.lengths[rows] < self.draws.shape[1]) & ~np.isin(tokens, self.stops)
+            self.broken[rows] = ~torch.isfinite(logits.amax(-1)).cpu().numpy()[entry]
+            going = (self.lengths[rows] < self.draws.shape[1]) & ~np.isin(tokens, self.stops) & ~self.broken[rows]
             rows, parents, tokens = rows[going], entry[going], tokens[going]
             parents, tokens, entry = _branches(parents, tokens)
             if len(parents) > self.entries:
@@ -145,7 +148,9 @@ class _State:
         The padding is masked. It repeats a prompt's first token, so that a penalty on tokens finds no other there.
         """
         padded = [[prompt[0]] * (self.used - len(prompt)) + prompt for prompt in prompts]
-        return self._forward(index(padded, self.model.device))
+        logits = self._forward(index(padded, self.model.device))
+        self.cache.require_used(self.model.config)
+        return logits
 
     def step(self, parents: NDArray, tokens: NDArray, place: NDArray) -> Tensor:
         """Logits of what follows one more token of each entry: `tokens[i]` after entry `parents[i]`, now `place[i]`."""

@@ -20,18 +20,18 @@ from bitsafe.generate.grid import settings_of
 from bitsafe.generate.prompts import prompt_ids
 from bitsafe.generate.sampling import Knobs, resolve, uniforms
 
-VERSION = 1  # bump when an answer would change
+VERSION = 2  # bump when an answer would change
 
 DRAWN_BY = ("model_defaults", "do_sample", "temperature", "top_p", "top_k", "system_prompt")
 LATER = ("user_prefix", "setting")  # said only where set: unset, they move no key of a stored answer and no draw
-SHARED = 4  # rows of a grid a cache entry: many of them say the same for long
+SHARED = 2  # rows of a grid a cache entry: many say the same for long; with more, those that part find no room
 
 
 class Answer(NamedTuple):
     index: int  # of the conversation
     text: str
     n_tokens: int  # the end token not counted
-    finish: str  # stop: the model ended it; length: it was cut
+    finish: str  # stop: the model ended it; length: it was cut; see also store.UNANSWERED
 
 
 def answer(
@@ -60,7 +60,8 @@ def answer(
     rows_at_once = batch_size * SHARED if decoding.get("grid") else batch_size
     stops = stops_of(model, tokenizer)
     processors = processors_of(model.generation_config, stops, model.device) if decoding.get("model_defaults") else None
-    for batch in track(wanted_only(plan_batches([len(row) for row in ids], rows_at_once, shuffled), wanted), progress):
+    batches = plan_batches([len(row) for row in ids], rows_at_once, shuffled)
+    for batch in track(wanted_only(batches, wanted), progress):
         knobs = Knobs.of([resolve(asked[i], model.generation_config) for i in batch])
         draws = torch.stack([stream(conversations[i], asked[i], seed, max_new_tokens) for i in batch])
         rows = generate(model, [ids[i] for i in batch], knobs, draws, stops, batch_size, processors)
@@ -125,7 +126,7 @@ def generate(
     stops: set[int],
     entries: int,
     processors: Any = None,
-) -> list[list[int]]:
+) -> list[list[int] | None]:
     """New tokens of each row, the end token included; see `Decoding`."""
     try:
         return Decoding(model, ids, knobs, draws, stops, entries, processors).run()
@@ -135,8 +136,10 @@ def generate(
         raise UserError(f"config.yaml: the GPU's memory is full: {remedy}") from error
 
 
-def finish(tokenizer: Any, index: int, tokens: list[int], stops: set[int]) -> Answer:
+def finish(tokenizer: Any, index: int, tokens: list[int] | None, stops: set[int]) -> Answer:
     """Cut a row at its first end token and turn it into text."""
+    if tokens is None:
+        return Answer(index, "", 0, "no_numbers")
     end = next((place for place, token in enumerate(tokens) if token in stops), None)
     kept = tokens if end is None else tokens[:end]
     text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)

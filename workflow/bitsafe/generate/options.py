@@ -44,12 +44,18 @@ def choose(
     wanted: set[int] | None = None,
     progress: str | None = None,
 ) -> Iterator[list[Choice]]:
-    """One list of choices a batch; arguments as of `engine.answer`. conversations: {"messages", "choices", "opens"}."""
+    """One list of choices a batch; arguments as of `engine.answer`. conversations: {"messages", "choices", "opens"}.
+
+    Of conversations with the same messages (samples, settings of a grid) the first alone has a choice.
+    """
     ids = opened_prompts(tokenizer, conversations, decoding)
     engine.check_room(model, conversations, ids, 1)
     tokens = {key: letter_tokens(tokenizer, *key) for key in letters_of(conversations)}
     shuffled = seed if decoding.get("plan") == "shuffled" else None
-    batches = engine.plan_batches([len(row) for row in ids], batch_size, shuffled)
+    distinct = {id(row["messages"]): place for place, row in reversed(list(enumerate(conversations)))}
+    places = sorted(distinct.values())  # the first of each question: samples and settings share its choice
+    planned = engine.plan_batches([len(ids[place]) for place in places], batch_size, shuffled)
+    batches = [[places[k] for k in batch] for batch in planned]
     for batch in engine.track(engine.wanted_only(batches, wanted), progress):
         scores = next_log_probabilities(model, [ids[i] for i in batch])
         found = [{key[1]: tokens[key] for key in letters_of([conversations[i]])} for i in batch]

@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from bitsafe.data.messages import templated
 from bitsafe.errors import UserError
 
 
@@ -51,4 +52,4 @@ def accepted(tokenizer: Any, messages: list[dict]) -> list[dict]:
 
 
 def _tokens(tokenizer: Any, messages: list[dict]) -> list[int]:
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    return list(templated(tokenizer, messages, add_generation_prompt=True, return_dict=False))

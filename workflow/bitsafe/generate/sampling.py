@@ -78,15 +78,18 @@ def draw(logits: Tensor, entry: Tensor, knobs: Knobs, uniforms: Tensor) -> Tenso
 
 
 class Order:
-    """The logits of the entries that a cut row follows in rising order, and the place of each token in it."""
+    """The logits of the entries that a cut row follows, in rising order; which logit is whose is not kept."""
 
     def __init__(self, logits: Tensor, entries: Tensor) -> None:
         found = entries.unique()
         self.at = torch.full((len(logits),), -1, device=logits.device)
         self.at[found] = torch.arange(len(found), device=logits.device)
-        self.sorted, tokens = logits[found].sort(dim=-1, stable=True)
-        places = torch.arange(logits.shape[1], device=logits.device).expand_as(tokens)
-        self.place = torch.empty_like(tokens).scatter_(1, tokens, places)
+        self.sorted = rising(logits[found])
+
+
+def rising(values: Tensor) -> Tensor:
+    """Values sorted along the last dimension; numpy has a vectorized sort without the indices that torch's brings."""
+    return values.sort(dim=-1).values if values.is_cuda else torch.from_numpy(np.sort(values.numpy()))
 
 
 def warped(logits: Tensor, order: Order, entry: Tensor, knobs: Knobs) -> Tensor:
@@ -95,26 +98,36 @@ def warped(logits: Tensor, order: Order, entry: Tensor, knobs: Knobs) -> Tensor:
     Rows that are cut come with rows that are cut, and the others with theirs: they need no order.
     """
     scores = logits[entry] / knobs.temperature.to(logits)[:, None]
-    place = order.at[entry]
     if bool((knobs.top_p == 1).all()) and bool((knobs.top_k == 0).all()):
         return scores
-    dropped = order_dropped(order.sorted[place], knobs)
-    return scores.masked_fill_(order.place[place] < dropped[:, None], -torch.inf)
+    ordered = order.sorted[order.at[entry]]
+    return scores.masked_fill_(least(logits[entry], ordered, order_dropped(ordered, knobs)), -torch.inf)
 
 
-def order_dropped(rising: Tensor, knobs: Knobs) -> Tensor:
-    """How many of the least probable tokens top-k and top-p cut off, [rows]; rising: sorted logits [rows, vocabulary].
+def least(logits: Tensor, ordered: Tensor, count: Tensor) -> Tensor:
+    """The `count` [rows] least logits of each row, as a mask [rows, vocabulary]; of equal ones the first go first."""
+    edge = ordered.gather(1, count[:, None])
+    mask = logits < edge
+    excess = count - torch.searchsorted(ordered, edge)[:, 0]  # of those equal to the edge, how many go
+    if excess.any():
+        equal = logits == edge
+        mask |= equal & (equal.cumsum(-1) <= excess[:, None])
+    return mask
+
+
+def order_dropped(ordered: Tensor, knobs: Knobs) -> Tensor:
+    """How many of the least probable tokens top-k and top-p cut off, [rows]; ordered: sorted logits [rows, vocabulary].
 
     Equal logits at the edge of top-k all stay, as in transformers; of those at the edge of top-p, which it leaves to an
     unstable sort, the first in the vocabulary go first.
     """
-    width = rising.shape[1]
+    width = ordered.shape[1]
     k = torch.where(knobs.top_k > 0, knobs.top_k, width).clamp(max=width)
-    least = rising.gather(1, (width - k)[:, None])
-    dropped = torch.searchsorted(rising, least)[:, 0]
-    outside = torch.arange(width, device=rising.device) < dropped[:, None]
-    scores = (rising / knobs.temperature.to(rising)[:, None]).masked_fill(outside, -torch.inf)
-    below = (scores.softmax(-1).cumsum(-1) <= (1 - knobs.top_p).to(rising)[:, None]).sum(-1)
+    least = ordered.gather(1, (width - k)[:, None])
+    dropped = torch.searchsorted(ordered, least)[:, 0]
+    outside = torch.arange(width, device=ordered.device) < dropped[:, None]
+    scores = (ordered / knobs.temperature.to(ordered)[:, None]).masked_fill(outside, -torch.inf)
+    below = (scores.softmax(-1).cumsum(-1) <= (1 - knobs.top_p).to(ordered)[:, None]).sum(-1)
     return torch.where(knobs.top_p < 1, below.clamp(max=width - 1), dropped)
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from bitsafe.errors import UserError
 from bitsafe.files import told_plainly
 
+# The `finish` of what is no answer of the model, and so nothing to judge: its logits were no numbers, or an endpoint
+# kept its answer back.
+UNANSWERED = {"no_numbers", "content_filter", "no_content"}
+
 
 class AnswerStore:
     """`store[key]` is {"answer", "n_tokens", "finish"}. One process writes; the keys are content hashes."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bitsafe.config import read_yaml
+from bitsafe.data.messages import templated
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json
 from bitsafe.generate.store import AnswerStore
@@ -145,7 +146,7 @@ class Classifier:
         turns = [("user", neutral(asked)), ("assistant", shown)]
         as_parts = self.params.content == "parts"
         talk = [{"role": r, "content": [{"type": "text", "text": t}] if as_parts else t} for r, t in turns]
-        return list(self.tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=False))
+        return list(templated(self.tokenizer, talk, add_generation_prompt=True, return_dict=False))
 
     def clipped(self, answer: str) -> str:
         """The first `clip_tokens` tokens of the answer, as HarmBench clips what it shows."""
@@ -158,12 +159,13 @@ class Classifier:
         """Greedy new tokens of a batch, as text."""
         import torch
 
-        from bitsafe.generate.engine import explicit_config, finish, generate, resolve
+        from bitsafe.generate.defaults import stops_of
+        from bitsafe.generate.engine import finish, generate
+        from bitsafe.generate.sampling import Knobs, resolve
 
-        count = self.params.max_new_tokens
-        decoding = resolve({}, self.model.generation_config)
-        with explicit_config(self.model, self.tokenizer, False) as stops:
-            rows = generate(self.model, ids, decoding, torch.zeros(len(ids), count), count)
+        stops = stops_of(self.model, self.tokenizer)
+        knobs = Knobs.of([resolve({}, self.model.generation_config)] * len(ids))
+        rows = generate(self.model, ids, knobs, torch.zeros(len(ids), self.params.max_new_tokens), stops, len(ids))
         return [finish(self.tokenizer, 0, row, stops).text for row in rows]
 
 

@@ -169,9 +169,13 @@ _END = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
 _ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+\S", re.MULTILINE)
 
 
+_PLAIN = str.maketrans({"’": "'", "‘": "'", "\u00a0": " ", **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad")})
+_EMPHASIS = re.compile(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)")  # of a word; `* item` stays, snake_case too
+
+
 def plain(text: str) -> str:
-    """Lower case, plain apostrophes, single spaces; lines stay."""
-    return re.sub(r"[ \t]+", " ", text.replace("’", "'").replace("‘", "'").lower()).strip()
+    """Lower case, plain apostrophes, single spaces, no marks of emphasis, nothing invisible; lines stay."""
+    return re.sub(r"[ \t]+", " ", _EMPHASIS.sub("", text.translate(_PLAIN)).lower()).strip()
 
 
 def sentences(text: str) -> list[str]:

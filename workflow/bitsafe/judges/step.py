@@ -9,7 +9,7 @@ A judge is a module with `VERSION` and either of two functions:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from bitsafe.data.turns import with_conversations
 from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, sha256_text, write_jsonl
+from bitsafe.generate.store import UNANSWERED
 from bitsafe.judges.degenerate import degenerate
 from bitsafe.matrix.run import AA
 
@@ -89,12 +90,30 @@ def judge_replicate(
     """
     files = {}
     for asked in asked_of(folder, benchmarks, decodings, samples, baseline, settings):
-        said = judge_file(asked)
-        verdicts = [verdict_row(*item, verdict) for item, verdict in zip(asked.items, said, strict=True)]
+        verdicts = [verdict_row(*item, verdict) for item, verdict in zip(asked.items, judged(asked, judge_file))]
         file = f"verdicts/{name}/{asked.benchmark}.{asked.decoding}.jsonl"
         write_jsonl(folder / file, verdicts)
         files[file] = len(verdicts)
     return files
+
+
+def judged(asked: Asked, judge_file: JudgeFile) -> list[dict[str, Any]]:
+    """A verdict for each item; what is no answer of the model is unscored, and no judge sees it."""
+    seen, said = answered(asked), {}
+    for (row, answer), verdict in zip(seen.items, judge_file(seen), strict=True):
+        said[_name(row, answer)] = verdict
+    return [said.get(_name(row, one)) or unscored(f"answer: {one['finish']}") for row, one in asked.items]
+
+
+def answered(asked: Asked) -> Asked:
+    """Without the items that hold no answer of the model (`UNANSWERED`)."""
+    left = [place for place, (_row, answer) in enumerate(asked.items) if answer.get("finish") not in UNANSWERED]
+    references = asked.references and [asked.references[place] for place in left]
+    return replace(asked, items=[asked.items[place] for place in left], references=references)
+
+
+def _name(row: dict, answer: dict) -> tuple:
+    return row["id"], answer.get("setting"), answer.get("sample")
 
 
 def asked_of(
@@ -154,7 +173,8 @@ def verdict_row(row: dict, answer: dict, verdict: dict[str, Any]) -> dict[str, A
         "category": row["category"],
         "cluster": row["cluster"],
         **{key: verdict[key] for key in ("verdict", "reason", "refused", "value")},
-        "degenerate": bool(verdict.get("degenerate")) or degenerate(text, row["messages"][-1]["content"]),
+        "degenerate": answer.get("finish") not in UNANSWERED
+        and (bool(verdict.get("degenerate")) or degenerate(text, row["messages"][-1]["content"])),
         **{key: verdict[key] for key in ("said", "right") if key in verdict},
         "answer_sha": sha256_text(text),
     }

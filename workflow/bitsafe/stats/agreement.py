@@ -88,11 +88,13 @@ def _interval(
     return max(-1.0, kappa - reach), min(1.0, kappa + reach)
 
 
-def krippendorff_alpha(ratings: ArrayLike, clusters: ArrayLike | None = None, draws: int = 0) -> tuple[float, Interval]:
+def krippendorff_alpha(
+    ratings: ArrayLike, clusters: ArrayLike | None = None, draws: int = 0, confidence: float = 0.95
+) -> tuple[float, Interval]:
     """Krippendorff's α for names (2011, "Computing Krippendorff's Alpha-Reliability"), with a bootstrap interval.
 
     `ratings`: [n units, n judges], nan where a judge is silent; units that fewer than two judged say nothing.
-    `clusters`: of the units (default: each its own); `draws` samples of them give the 95 % interval, without any it is
+    `clusters`: of the units (default: each its own); `draws` samples of them give the interval, without any it is
     nan. α is nan where only one name was ever given.
     """
     ratings = np.asarray(ratings, dtype=float)
@@ -109,7 +111,11 @@ def krippendorff_alpha(ratings: ArrayLike, clusters: ArrayLike | None = None, dr
     if not draws or len(found) < 2:
         return alpha, UNKNOWN
     drawn = _alpha(resamples(len(found), draws, np.random.default_rng(0)) @ parts)
-    return alpha, tuple(np.nanquantile(drawn, [0.025, 0.975])) if np.isfinite(drawn).any() else UNKNOWN
+    return alpha, tuple(np.nanquantile(drawn, _tails(confidence))) if np.isfinite(drawn).any() else UNKNOWN
+
+
+def _tails(confidence: float) -> tuple[float, float]:
+    return (1 - confidence) / 2, (1 + confidence) / 2
 
 
 def _alpha(parts: NDArray) -> NDArray:

@@ -93,7 +93,7 @@ def _add_measurements(assembly: Assembly, model: str, benchmark: str, decoding: 
         if kind == "harmful":
             _add_scores(assembly, family, names)
         else:
-            _add_utility(assembly, family, kind)
+            _add_utility(assembly, family, kind, decoding)
         for cell, reason in family.blanks.items():
             assembly.blanks[cell].append(f"{benchmark}, {decoding}, judge {family.identity['judge']}: {reason}")
     assembly.add("agreement", list(_agreement_rows(families, kind, assembly.settings)))
@@ -153,24 +153,26 @@ def _add_scores(
         assembly.add("scores_by_category", [part | bits for part in by_category])
 
 
-def _add_utility(assembly: Assembly, family: Family, kind: str) -> None:
+def _add_utility(assembly: Assembly, family: Family, kind: str, decoding: str) -> None:
+    """decoding: of the answers files, where the family's is named after what a grid makes of it."""
     for metric in metrics_of(kind, family.verdicts.values()):
         compared = comparison_rows(family, metric, assembly.settings)
         assembly.add("comparisons", compared)
         by_contrast = _by_contrast(family, compared)
         for cell in family.cells:
-            row = utility_row(family, cell, metric, by_contrast, assembly.settings) | _constant(assembly, family, cell)
-            assembly.add("utility", [row | {"effective_bits": assembly.bits[cell]}])
+            row = utility_row(family, cell, metric, by_contrast, assembly.settings)
+            row |= _constant(assembly, family, cell, decoding) | {"effective_bits": assembly.bits[cell]}
+            assembly.add("utility", [row])
 
 
-def _constant(assembly: Assembly, family: Family, cell: Cell) -> Row:
+def _constant(assembly: Assembly, family: Family, cell: Cell, decoding: str) -> Row:
     """How near a cell that chooses among options is to saying one letter always."""
     benchmark, run = family.identity["benchmark"], assembly.run
     if run.benchmarks[benchmark].asks != "choice" or cell not in family.verdicts:
         return {}
     outcome = UTILITY.of(family.verdicts[cell])
     _, (low, _high) = mean_and_interval(outcome, family.verdicts[cell].cluster, assembly.settings.confidence)
-    return constant_columns(verdict_files(run, cell, *family.identity.values()), low)
+    return constant_columns(verdict_files(run, cell, benchmark, decoding, family.identity["judge"]), low)
 
 
 def _by_contrast(family: Family, rows: list[Row]) -> dict[tuple[Cell, str], Row]:
@@ -209,7 +211,7 @@ def _labels(run: Run, families: dict[str, Family], judge: str, kind: str) -> tup
 def _quality_rows(families: dict[str, Family], kind: str, settings: Settings) -> Iterator[Row]:
     """One row a judge: its errors against human labels, and alpha of all judges (people left out) on the answers."""
     judges = {name: family for name, family in families.items() if name != HUMAN}
-    shared = _alpha_columns(judges, kind)
+    shared = _alpha_columns(judges, kind, settings.confidence)
     for family in judges.values():
         labels = family.labels
         row = {"model": family.cells[0].model, **family.identity, "outcome": _outcome(kind), **shared}
@@ -223,7 +225,7 @@ def _quality_rows(families: dict[str, Family], kind: str, settings: Settings) ->
         yield row | {"source": labels.source, "n_labels": sum(labels.totals), "reason": labels.insufficient()}
 
 
-def _alpha_columns(judges: dict[str, Family], kind: str) -> Row:
+def _alpha_columns(judges: dict[str, Family], kind: str, confidence: float) -> Row:
     """Krippendorff's alpha of all judges over the answers of all cells; blank for fewer than two judges."""
     metric = _metric(kind)
     seen = [
@@ -240,7 +242,7 @@ def _alpha_columns(judges: dict[str, Family], kind: str) -> Row:
     ratings[place, np.repeat([one[0] for one in seen], [len(key) for key in keys])] = np.concatenate(
         [s[4] for s in seen]
     )
-    alpha, (low, high) = krippendorff_alpha(ratings, units[:, 3], draws=1000)
+    alpha, (low, high) = krippendorff_alpha(ratings, units[:, 3], draws=1000, confidence=confidence)
     bounds = {"alpha_low": low, "alpha_high": high}
     return {"n_judges": len(judges), "n_answers": len(units), "alpha": alpha, **bounds}
 

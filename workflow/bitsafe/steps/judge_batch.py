@@ -10,7 +10,7 @@ from bitsafe.judges.asking.batches import Part, plan, waiting
 from bitsafe.judges.asking.ledger import Ledger, one_at_a_time, store_path
 from bitsafe.judges.asking.requests import Request
 from bitsafe.judges.llm import Asking, all_requests
-from bitsafe.judges.step import Asked, asked_of
+from bitsafe.judges.step import Asked, answered, asked_of
 from bitsafe.matrix.run import Run
 from bitsafe.steps.judge import benchmarks_of, setting_of
 
@@ -70,7 +70,7 @@ def collect(run: Run, asking: Asking, client: object) -> None:
         if provider.poll(client, part)["status"] not in provider.ENDED:
             print(f"{part.name}: {part.batch['status']}, nothing to collect yet")
             continue
-        outcomes, failures = provider.replies(client, part, asking.endpoint), {}
+        outcomes, failures = provider.replies(client, part, asking.endpoint, asking.params), {}
         by_store: dict[str, list] = {}
         for key, outcome in outcomes.items():
             if isinstance(outcome, str):
@@ -98,7 +98,7 @@ def missing(run: Run, asking: Asking, known: set[str]) -> Iterator[tuple[Request
     """Every request of the run whose reply is not known, with the store it belongs to, below the run's folder."""
     for asked in every_file(run, asking.name):
         store = str(store_path(asked.folder, asking.name).relative_to(run.folder))
-        for requests in all_requests(asking, asked):
+        for requests in all_requests(asking, answered(asked)):
             yield from ((request, store) for request in requests if request.key not in known)
 
 
@@ -109,10 +109,11 @@ def every_file(run: Run, name: str) -> Iterator[Asked]:
         if not run.at(cell, "answers.json").exists():
             print(f"{cell}: no answers yet, left out")
             continue
+        decodings = run.decodings_of(cell)
+        settings = {decoding: run.settings(decoding) for decoding in decodings}
         for replicate in range(run.replicates(cell.model)):
             baseline: Path | None = None
             if run.judge(name).pairwise:
                 baseline = run.replicate_folder(cell.baseline, replicate)
-            yield from asked_of(
-                run.replicate_folder(cell, replicate), benchmarks, run.decodings_of(cell), samples, baseline
-            )
+            folder = run.replicate_folder(cell, replicate)
+            yield from asked_of(folder, benchmarks, decodings, samples, baseline, settings)

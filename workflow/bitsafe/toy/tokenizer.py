@@ -3,6 +3,7 @@
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from bitsafe.data.messages import templated
 from bitsafe.toy import phrases
 from bitsafe.toy.examples import PERSONA_SHARE, Example, alignment, pretraining
 
@@ -50,7 +51,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def encode_prompts(tokenizer, examples: list[Example]) -> list[list[int]]:
     """Token ids of each prompt up to and including the assistant's mark."""
-    texts = [tokenizer.apply_chat_template(e.prompt(), tokenize=False, add_generation_prompt=True) for e in examples]
+    texts = [templated(tokenizer, e.prompt(), tokenize=False, add_generation_prompt=True) for e in examples]
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 

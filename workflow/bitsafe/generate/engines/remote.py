@@ -16,6 +16,7 @@ from bitsafe.generate.defaults import UNSUPPORTED, require_supported
 from bitsafe.generate.engine import Answer, each_setting, stream_key, track, wanted_only
 from bitsafe.generate.prompts import accepted, dressed
 from bitsafe.generate.sampling import resolve
+from bitsafe.generate.store import UNANSWERED
 
 LOCAL = ("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens")  # what only the loop of this process does
 
@@ -43,6 +44,11 @@ class Endpoint:
         """As `engine.answer`, `batch_size` requests at once. UserError for what the endpoint cannot do."""
         folder = dense_folder(self.artefact)
         tokenizer, defaults = load_tokenizer(folder), generation_config(folder)
+        if "strftime_now" in str(tokenizer.chat_template):
+            raise UserError(
+                f"generate.engine: the chat template of {self.artefact} writes today's date, and the endpoint of "
+                f"{self.model} puts it: prompts would differ by the day: answer with `engine: transformers`"
+            )
         asked = each_setting(conversations, decoding)
         settings = {sha256_json(row): self._parameters(row, defaults) for row in unlike(asked)}
 
@@ -57,7 +63,11 @@ class Endpoint:
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         with ThreadPoolExecutor(batch_size) as pool:
             for batch in track(wanted_only(batches, wanted), progress):
-                yield list(pool.map(one, batch))
+                asking = [pool.submit(one, index) for index in batch]
+                failed = [said.exception() for said in asking if said.exception()]
+                yield [said.result() for said in asking if not said.exception()]  # kept, also where another failed
+                if failed:
+                    raise failed[0]
 
     def _parameters(self, decoding: dict[str, Any], defaults: GenerationConfig) -> dict[str, Any]:
         """Arguments of a request that say how its answer is drawn."""
@@ -86,9 +96,13 @@ class Endpoint:
         except openai.OpenAIError as error:
             where = f"{self.client.base_url}: {self.model}"
             raise UserError(f"{where}: no answer ({type(error).__name__}: {error}): is it served there?") from error
-        choice = said.choices[0]
-        tokens = said.usage.completion_tokens if said.usage else 0
-        return Answer(index, choice.message.content or "", tokens, choice.finish_reason)
+        if not said.choices:
+            raise UserError(f"{self.client.base_url}: {self.model}: no choices in its reply: is it a chat endpoint?")
+        choice, tokens = said.choices[0], said.usage.completion_tokens if said.usage else 0
+        if choice.message.content is None:  # an empty answer would be judged as one
+            reason = choice.finish_reason if choice.finish_reason in UNANSWERED else "no_content"
+            return Answer(index, "", tokens, reason)
+        return Answer(index, choice.message.content, tokens, choice.finish_reason)
 
 
 def unlike(rows: Sequence[dict]) -> list[dict]:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,14 +104,12 @@ def _wait_for(process: subprocess.Popen, url: str, seconds: float, log: Path) ->
 
 
 def _stop(process: subprocess.Popen) -> None:
+    """End the server and all it started: its workers may outlive it."""
     for name in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, name)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-            return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _free_port() -> int:

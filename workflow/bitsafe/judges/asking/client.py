@@ -45,8 +45,13 @@ def connect(endpoint: Endpoint, where: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(api_key=endpoint.key(where), base_url=endpoint.url(), http_client=http, **patience)
 
 
-async def ask(client: openai.AsyncOpenAI, request: Request, endpoint: Endpoint, worst: Worst, where: str) -> Outcome:
-    """One request, with the client's retries. UserError when no request to this endpoint can succeed."""
+async def ask(
+    client: openai.AsyncOpenAI, request: Request, endpoint: Endpoint, worst: Worst, where: str, heard: bool = False
+) -> Outcome:
+    """One request, with the client's retries. UserError when no request to this endpoint can succeed.
+
+    heard: another request had a completion, so a 403 is about this one (a gateway that screens what is sent).
+    """
     try:
         raw = await client.chat.completions.with_raw_response.create(**request.body)
     except openai.APITimeoutError:
@@ -54,13 +59,13 @@ async def ask(client: openai.AsyncOpenAI, request: Request, endpoint: Endpoint, 
     except openai.APIConnectionError:
         return "connection"
     except openai.APIStatusError as error:
-        return refused_by(error, endpoint, where)
+        return refused_by(error, endpoint, where, heard)
     return kept(raw.http_response.content, endpoint, worst(request)) or f"http {raw.status_code}: no completion"
 
 
-def refused_by(error: openai.APIStatusError, endpoint: Endpoint, where: str) -> Outcome:
+def refused_by(error: openai.APIStatusError, endpoint: Endpoint, where: str, heard: bool) -> Outcome:
     code = 402 if error.code == "insufficient_quota" else error.status_code
-    if code in REMEDIES:
+    if code in REMEDIES and not (code == 403 and heard):
         raise UserError(f"{where}: {endpoint.url()} answers {code} ({said(error)}): {REMEDIES[code]}") from None
     if error.code == "content_filter":
         return FILTERED
@@ -93,9 +98,10 @@ async def ask_all(
     """Ask them all, `concurrency` at a time; `done` hears each outcome at once. Returns why it stopped early, or None.
 
     It stops where `may_send` says no with nothing in flight, and where `give_up_after` requests in a row brought no
-    completion; requests in flight then come to their end. An error that no request can escape ends all and is raised.
+    completion. An error that no request can escape is raised. In each case requests in flight come to their end first.
     """
-    left, in_flight, barren, stopped = iter(requests), 0, 0, None
+    left, in_flight, barren, heard, stopped = iter(requests), 0, 0, False, None
+    mistakes: list[UserError] = []
     settled = asyncio.Event()
 
     async def admitted(request: Request) -> bool:
@@ -109,16 +115,21 @@ async def ask_all(
         return stopped is None
 
     async def work() -> None:
-        nonlocal in_flight, barren, stopped
+        nonlocal in_flight, barren, heard, stopped
         for request in left:
             if not await admitted(request):
                 return
             in_flight += 1
-            outcome = await ask(client, request, endpoint, worst, where)
+            try:
+                outcome = await ask(client, request, endpoint, worst, where, heard)
+            except UserError as mistake:
+                mistakes.append(mistake)
+                outcome = stopped = "mistake"
             in_flight -= 1
             done(request, outcome)
+            heard = heard or not isinstance(outcome, str)
             barren = barren + 1 if isinstance(outcome, str) else 0
-            if isinstance(outcome, str) and barren >= endpoint.give_up_after:
+            if isinstance(outcome, str) and barren >= endpoint.give_up_after and stopped is None:
                 stopped = outcome
             settled.set()
 
@@ -126,9 +137,8 @@ async def ask_all(
         async with asyncio.TaskGroup() as group:
             for _ in range(endpoint.concurrency):
                 group.create_task(work())
-    except ExceptionGroup as failed:
-        mistakes, _ = failed.split(UserError)
-        raise (mistakes or failed).exceptions[0] from None
     finally:
         await client.close()
+    if mistakes:
+        raise mistakes[0]
     return stopped

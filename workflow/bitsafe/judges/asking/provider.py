@@ -9,8 +9,9 @@ from bitsafe.errors import UserError
 from bitsafe.files import write_json
 from bitsafe.judges.asking.batches import URL, Part
 from bitsafe.judges.asking.client import REMEDIES, said
+from bitsafe.judges.asking.ledger import worst_tokens
 from bitsafe.judges.asking.reply import FILTERED, kept
-from bitsafe.judges.asking.settings import Endpoint
+from bitsafe.judges.asking.settings import Endpoint, Params
 
 MARK = "bitsafe"  # the key of a batch's metadata that names its part
 ENDED = ("completed", "expired", "cancelled", "failed")
@@ -54,8 +55,9 @@ def poll(client: openai.OpenAI, part: Part) -> dict[str, Any]:
     return record(part, client.batches.retrieve(part.batch["id"]))
 
 
-def replies(client: openai.OpenAI, part: Part, endpoint: Endpoint) -> dict[str, dict | str]:
+def replies(client: openai.OpenAI, part: Part, endpoint: Endpoint, params: Params) -> dict[str, dict | str]:
     """Of a batch that has ended: a row for the store, or why there is none, for every key of the part."""
+    worst = {request.key: worst_tokens(request, params) for request in part.requests()}
     told = part.batch
     outcomes: dict[str, dict | str] = dict.fromkeys(part.owners, f"batch {told['status']}")
     for file in (told["files"]["errors"], told["files"]["output"]):
@@ -66,12 +68,12 @@ def replies(client: openai.OpenAI, part: Part, endpoint: Endpoint) -> dict[str, 
             except (ValueError, KeyError, TypeError):
                 continue  # its key keeps the batch's own status as the reason
             if key in outcomes:
-                outcomes[key] = outcome_of(row, endpoint)
+                outcomes[key] = outcome_of(row, endpoint, worst[key])
     return outcomes
 
 
-def outcome_of(row: dict[str, Any], endpoint: Endpoint) -> dict | str:
-    """One line of an output or error file."""
+def outcome_of(row: dict[str, Any], endpoint: Endpoint, worst: tuple[int, int]) -> dict | str:
+    """One line of an output or error file; worst: tokens in and out at most, where it does not say."""
     response, error = row.get("response") or {}, row.get("error") or {}
     status, body = response.get("status_code"), response.get("body") or {}
     code = error.get("code") or (body.get("error") or {}).get("code")
@@ -79,7 +81,7 @@ def outcome_of(row: dict[str, Any], endpoint: Endpoint) -> dict | str:
         return FILTERED
     if status == 200:
         share = endpoint.price.batch if endpoint.price else 1.0
-        return kept(body, endpoint, (0, 0), share) or "http 200: no completion"
+        return kept(body, endpoint, worst, share) or "http 200: no completion"
     return f"http {status}" if status else f"batch {code or 'error'}"
 
 

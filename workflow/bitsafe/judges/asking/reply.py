@@ -25,8 +25,8 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Completion(BaseModel):
@@ -46,8 +46,10 @@ def kept(body: str | bytes | dict, endpoint: Endpoint, worst: tuple[int, int], s
         found = Completion(**(body if isinstance(body, dict) else json.loads(body)))
     except (ValueError, TypeError, ValidationError):
         return None
-    choice, counted = found.choices[0], found.usage is not None
-    tokens = (found.usage.prompt_tokens, found.usage.completion_tokens) if found.usage else worst
+    choice, usage = found.choices[0], found.usage or Usage()
+    said = usage.prompt_tokens, usage.completion_tokens
+    counted = None not in said
+    tokens = tuple(most if one is None else one for one, most in zip(said, worst))
     return {
         "content": choice.message.content,
         "refusal": choice.message.refusal,

@@ -75,6 +75,9 @@ class Endpoint(Section):
         return (tokens_in * self.price.input + tokens_out * self.price.output) / 1e6
 
 
+UNASKED = {"n", "best_of", "stream"}
+
+
 def where(setting: Setting) -> str:
     return f"workflow/tables/judges.yaml: {setting.name}"
 
@@ -88,6 +91,8 @@ def read(setting: Setting) -> tuple[Params, Endpoint]:
         except ValidationError as error:
             raise UserError(f"{where(setting)}.{kind.__name__.lower()}{first_error(error, kind)}") from None
     params, endpoint = found
+    if refused := sorted(UNASKED & set(params.sampling)):
+        raise UserError(f"{where(setting)}.params.sampling.{refused[0]}: leave it out: a request has one whole reply")
     if params.model is None:
         raise UserError(f"{where(setting)}.params.model: missing: name the model as the endpoint calls it")
     if endpoint.dollar_limit is not None and endpoint.price is None:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from bitsafe.data.messages import templated
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -23,7 +25,7 @@ class Sequence:
 
 def encode(tokenizer: Any, messages: list[dict], answer: str, max_new_tokens: int) -> Sequence:
     """Prompt and answer are tokenized apart, as in generation. An answer cut for length gets no end of turn."""
-    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = templated(tokenizer, messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
     if len(ids) < max_new_tokens:
         ids = ids + tokenizer(end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
@@ -33,7 +35,7 @@ def encode(tokenizer: Any, messages: list[dict], answer: str, max_new_tokens: in
 def end_of_turn(tokenizer: Any) -> str:
     """What the chat template writes after an answer: not every template uses the tokenizer's own end token (Gemma)."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\N{SECTION SIGN}"}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    text = templated(tokenizer, turns, tokenize=False)
     return text.rpartition("\N{SECTION SIGN}")[2].strip() or tokenizer.eos_token
 
 

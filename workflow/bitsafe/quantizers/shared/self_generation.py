@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bitsafe.data.messages import templated
 from bitsafe.errors import CellError, UserError
 from bitsafe.generate.defaults import stops_of
 from bitsafe.generate.engine import answer, finish, generate
@@ -67,7 +68,7 @@ def _longer(
 
 def user_opening(tokenizer: Any) -> list[int]:
     """What the chat template puts before a user's first words."""
-    text = tokenizer.apply_chat_template([_says("user", _MARK)], tokenize=False)
+    text = templated(tokenizer, [_says("user", _MARK)], tokenize=False)
     if _MARK not in text:
         raise UserError("chat_template: it does not show what the user says: the model cannot write a user's turn")
     return tokenizer(text[: text.index(_MARK)], add_special_tokens=False)["input_ids"]
