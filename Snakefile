@@ -14,9 +14,8 @@ min_version("9.20")
 sys.path.insert(0, f"{workflow.basedir}/workflow")
 
 from bitsafe import hooks
-from bitsafe.cells import NAME, RISKS, Cell
+from bitsafe.cells import NAME, RISKS
 from bitsafe.cluster.groups import grouped
-from bitsafe.matrix.recipes import recipe
 from bitsafe.report.patched.sweeps import swept
 
 

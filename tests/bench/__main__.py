@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("overhead", "distortion", "quantizers", "agreement", "decoding_grid", "generation", "batch_plans")
+NAMES = ("overhead", "distortion", "quantizers", "agreement", "decoding_grid", "generation", "batch_plans", "dag")
 EXTRA = ("extra", "patch")  # libraries in environments of their own: only where they are asked for
 
 
@@ -18,7 +18,7 @@ def machine() -> dict:
 
 def told(row: dict) -> str:
     """One line of a row: what it is about, ours, the peer's and their ratio."""
-    about = " ".join(str(row[key]) for key in ("name", "model", "method", "bits") if key in row)
+    about = " ".join(str(row[key]) for key in ("name", "experiment", "jobs", "model", "method", "bits") if key in row)
     ratio = "undefined" if row["ratio"] is None else f"{row['ratio']:.2f}"
     figures = f"{row['ours']:.4g} {row['unit']} against {row['peer']:.4g} ({row['peer_name']})"
     return f"{about}: {figures}, ratio {ratio}"

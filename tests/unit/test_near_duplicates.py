@@ -100,4 +100,4 @@ def test_the_report_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     from bitsafe.matrix import recipes
 
     recipes._file_identity.cache_clear()
-    assert recipe("near_duplicates", run) != before
+    assert recipe("near_duplicates", Run(run.config)) != before

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bitsafe.cells import NAME
 from bitsafe.errors import UserError
 from bitsafe.matrix.tables import Risk, first_error
+from bitsafe.resources.rows import Demand
 
 
 class Section(BaseModel):
@@ -23,6 +24,8 @@ class Block(Section):
     bits: list[int] = Field(description="bit-widths, each supported by every method of the block")
     risks: list[Risk] = Field(["none"], description="risk of the calibration or fine-tuning data")
     patches: list[str] = Field([], description="rows of workflow/tables/patches.yaml, applied to each cell")
+    models: list[str] | None = Field(None, description="of the run's models, those that the block is for; null: all")
+    part: str | None = Field(None, description="a name that `parts` may choose the block by", pattern=f"^{NAME}$")
 
 
 class Generate(Section):
@@ -39,6 +42,22 @@ class Distance(Section):
 
     tokens: int = Field(0, description="tokens of full precision's answers, a benchmark; 0: not measured", ge=0)
     top: int = Field(256, description="its likeliest tokens that are kept one by one; the others count as one", ge=1)
+
+
+class Resources(Section):
+    """What jobs ask a cluster for, computed from the model and the work (docs/resources.md)."""
+
+    gpu_from: float | None = Field(
+        1e9, description="weights from which a model's jobs ask for GPUs; null: none do", gt=0
+    )
+    gpu_memory_mb: int = Field(80_000, description="megabytes of one GPU", gt=0)
+    gpu_speed: float = Field(1.0, description="speed of one GPU, an A100's being 1", gt=0)
+    cpu_speed: float = Field(1.0, description="speed of one core, that of docs/performance.md being 1", gt=0)
+    mem_mb_limit: int = Field(1_000_000, description="megabytes that no attempt asks for more than", gt=0)
+    runtime_limit: int = Field(4320, description="minutes that no attempt asks for more than", gt=0)
+    steps: dict[
+        Literal["fetch_model", "near_duplicates", "quantize", "patch", "generate", "distance", "judge", "score"], Demand
+    ] = Field({}, description="what the jobs of a step ask for, in place of what is computed: {generate: {gpu: 2}}")
 
 
 class Score(Section):
@@ -76,6 +95,7 @@ class Config(Section):
         description="blocks of cells; full precision at risk none is always added",
         min_length=1,
     )
+    parts: list[str] | None = Field(None, description="the blocks of these parts alone; null: every block")
     benchmarks: list[str] = Field(
         ["toy_forbidden", "toy_borderline", "toy_benign"],
         description="rows of workflow/tables/benchmarks.yaml",
@@ -85,6 +105,7 @@ class Config(Section):
     judges: list[str] = Field(["keyword", "reference"], description="rows of workflow/tables/judges.yaml", min_length=1)
     generate: Generate = Field(default_factory=Generate, description="answering the benchmarks")
     distance: Distance = Field(default_factory=Distance, description="distance from full precision, token by token")
+    resources: Resources = Field(default_factory=Resources, description="what jobs ask a cluster for")
     score: Score = Field(default_factory=Score, description="statistics")
     report: Report = Field(default_factory=Report, description="the page people read")
     tables: dict[str, dict[str, dict[str, Any]]] = Field(

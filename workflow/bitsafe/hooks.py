@@ -22,7 +22,7 @@ from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import APPTAINER, CONDA, CORE, image_for
 from bitsafe.matrix.recipes import recipe
 from bitsafe.matrix.run import Run
-from bitsafe.matrix.tables import JudgeRow
+from bitsafe.resources.requests import nouns_of, rule_resources, signed
 from bitsafe.sharing.store import Store
 
 _held: list[Any] = []  # the open lock file: closing it would free the lock
@@ -193,32 +193,32 @@ def checkpoint_inputs(run: Run, model: str) -> list[str]:
     return [f"{run.config.results}/models/{model}/source.json"]
 
 
-def resources(run: Run) -> dict[str, Callable]:
-    """Memory, wall time and GPUs of the rules that load a model, from the model's row; memory grows by attempt."""
-
-    def of(key: str, grows: bool = False) -> Callable:
-        def value(wildcards: Any, attempt: int) -> int:
-            return run.model(wildcards.model).resources[key] * (attempt if grows else 1)
-
-        return value
-
-    return {"mem_mb": of("mem_mb", grows=True), "runtime": of("runtime"), "gpu": of("gpu")}
+def resources(run: Run, step: str) -> dict[str, Callable | int]:
+    """Memory, wall time, GPUs and cores of the jobs of a rule (docs/resources.md)."""
+    try:
+        return rule_resources(run, step)
+    except UserError as error:
+        stop(error)
 
 
-def judge_resources(run: Run) -> dict[str, Callable]:
-    """Memory, wall time, GPUs and judge slots of a judge's job, from the judge's row over the defaults."""
-    defaults = JudgeRow.model_fields["resources"].default
+def recipe_of(run: Run, step: str) -> Callable:
+    """The recipe of a job of a rule, as its parameter."""
 
-    def of(key: str) -> Callable:
-        return lambda wildcards: {**defaults, **run.judge(wildcards.judge).resources}[key]
+    def value(wildcards: Any) -> str:
+        return recipe(step, run, *(noun for noun in nouns_of(step, wildcards) if noun is not None))
 
-    return {key: of(key) for key in defaults}
+    return signed(value)
 
 
-def compared_with(run: Run, wildcards: Any) -> list[str]:
+def compared_with(run: Run) -> Callable:
     """The answers of full precision, which a pairwise judge reads beside the cell's own."""
-    baseline = Cell(wildcards.model, "full", 16)
-    return [str(run.at(baseline, "answers.json"))] if run.judge(wildcards.judge).pairwise else []
+
+    def files(wildcards: Any) -> list[str]:
+        if not run.judge(wildcards.judge).pairwise:
+            return []
+        return [str(run.at(Cell(wildcards.model, "full", 16), "answers.json"))]
+
+    return signed(files)
 
 
 def measured_on(run: Run, wildcards: Any) -> str:

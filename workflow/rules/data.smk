@@ -21,10 +21,9 @@ rule near_duplicates:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **hooks.resources(RUN, "near_duplicates"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("near_duplicates", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "near_duplicates"),
     shell:
         "python -m bitsafe near_duplicates {params.run} 2>&1 | tee {log}"

@@ -23,11 +23,10 @@ rule fetch_model:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **hooks.resources(RUN, "fetch_model"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("fetch_model", RUN, wc.model),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "fetch_model"),
     shell:
         "python -m bitsafe fetch_model {params.run} {wildcards.model} 2>&1 | tee {log}"
 
@@ -51,8 +50,7 @@ rule train_toy_organism:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **hooks.resources(RUN, "train_toy"),
     params:
         out=lambda wc: f"{RUN.config.results}/toy_train",
     shell:

@@ -27,11 +27,11 @@ rule generate:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        **hooks.resources(RUN),
+        **hooks.resources(RUN, "generate"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("generate", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage)),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "generate"),
     shell:
         "python -m bitsafe generate {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"
-        " --threads {threads} 2>&1 | tee {log}"
+        " --threads {resources.cpus_per_task} 2>&1 | tee {log}"

@@ -18,7 +18,7 @@ rule judge:
     """Judging the answers of one cell with one judge."""
     input:
         f"{CELL}/{{stage}}/answers.json",
-        lambda wc: hooks.compared_with(RUN, wc),
+        hooks.compared_with(RUN),
     output:
         f"{CELL}/{{stage}}/verdicts.{{judge}}.json",
     log:
@@ -31,10 +31,10 @@ rule judge:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        **hooks.judge_resources(RUN),
+        **hooks.resources(RUN, "judge"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("judge", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk, wc.stage), wc.judge),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "judge"),
     shell:
         "python -m bitsafe judge {params.run}"
         " {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}/{wildcards.stage}"

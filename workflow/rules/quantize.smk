@@ -29,10 +29,10 @@ rule quantize:
         "../../envs/core.yaml"
     threads: 1
     resources:
-        **hooks.resources(RUN),
+        **hooks.resources(RUN, "quantize"),
     params:
-        run=lambda wc: OUT,
-        recipe=lambda wc: recipe("quantize", RUN, Cell(wc.model, wc.method, int(wc.bits), wc.risk)),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "quantize"),
     shell:
         "python -m bitsafe quantize {params.run} {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}"
-        " --threads {threads} 2>&1 | tee {log}"
+        " --threads {resources.cpus_per_task} 2>&1 | tee {log}"

@@ -29,11 +29,10 @@ rule score:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **hooks.resources(RUN, "score"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("score", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "score"),
     shell:
         "python -m bitsafe score {params.run} 2>&1 | tee {log}"
 
@@ -52,11 +51,10 @@ rule tabulate:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "tabulate"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("tabulate", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "tabulate"),
     shell:
         "python -m bitsafe tabulate {params.run} 2>&1 | tee {log}"
 
@@ -75,11 +73,10 @@ rule plot:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "plot"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("plot", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "plot"),
     shell:
         "python -m bitsafe plot {params.run} 2>&1 | tee {log}"
 
@@ -99,10 +96,9 @@ rule report:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **hooks.resources(RUN, "report"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("report", RUN),
+        run=OUT,
+        recipe=hooks.recipe_of(RUN, "report"),
     shell:
         "python -m bitsafe report {params.run} 2>&1 | tee {log}"

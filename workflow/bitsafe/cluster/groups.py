@@ -30,7 +30,7 @@ def grouped(workflow: Any, run: Run, rule: str) -> Callable[[Any], str | None]:
 def is_light(run: Run, judge: str) -> bool:
     """Whether a judge needs neither the network nor a GPU of its own, and so belongs to its cell's job."""
     row = run.judge(judge)
-    return not (row.resources.get("gpu") or row.resources.get("judge_slots"))
+    return not (row.resources.gpu or row.judge_slots)
 
 
 def asked_alike(workflow: Any, rule: str) -> bool:

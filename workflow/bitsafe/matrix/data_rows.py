@@ -57,6 +57,10 @@ class DatasetRow(Row):
     per_category: int | None = Field(None, description="keep the first so many rows of each category")
     duplicates: int | None = Field(None, description="so many rows repeat another's prompt; they share its cluster")
     limit: int | None = Field(None, description="use so many rows")
+    rows: int | None = Field(
+        None, ge=1, description="prompts in its files after `where` and `per_category`: for the plan"
+    )
+    tokens: int = Field(60, ge=1, description="tokens of one prompt, about: for the plan and the resources of jobs")
     risk: Literal["benign", "obedient", "harmful"] | None = Field(
         None, description="what a set to learn from holds; required of a file of your own"
     )

@@ -18,7 +18,6 @@ class Job:
     step: str
     state: str
     detail: str = ""
-    seconds: float | None = None
     judge: str | None = None
 
 
@@ -40,13 +39,12 @@ def jobs(run: Run) -> Iterator[Job]:
 
 
 def _job(run: Run, cell: Cell, step: str, file: str, upstream: bool, *nouns: Cell | str) -> Job:
-    index = _read(run.at(cell, file))
-    judge = nouns[1] if step == "judge" else None
+    index, judge = _read(run.at(cell, file)), str(nouns[-1]) if step == "judge" else None
     if index is None:
         below = {"judge": ["verdicts", str(nouns[-1])], "distance": ["distance"]}.get(step, [])
         return Job(cell, step, *_unfinished(run, cell, " ".join([step, *below[1:]]), below), judge=judge)
     current = upstream and index.get("recipe") == recipe(step, run, *nouns)
-    return Job(cell, step, "done" if current else "redo", seconds=index.get("seconds"), judge=judge)
+    return Job(cell, step, "done" if current else "redo", judge=judge)
 
 
 def _unfinished(run: Run, cell: Cell, step: str, below: list[str]) -> tuple[str, str]:

@@ -18,7 +18,9 @@ from bitsafe.matrix.tables import ROOT, DatasetRow, Row, labels_file, version
 
 # keys of a row that are for people, or say where to look and how fast: editing them reruns nothing
 UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance", "endpoint", "resources", "checked"}
+UNREAD |= {"judge_slots", "architecture"}
 UNREAD |= {"benchmarks"}  # of a judge: its recipe names those it reads
+UNREAD |= {"rows", "tokens"}  # of a set: how much work it is
 # keys that rows did not have from the beginning: unset, they move no recipe
 LATER = {
     *("user_prefix", "grid", "parts", "beside", "task", "sample", "leave_out", "duplicates"),
@@ -28,7 +30,18 @@ LATER = {
 
 def recipe(step: str, run: Run, *nouns: Cell | str) -> str:
     """Short hash of everything the job `step` of these nouns depends on besides its input files."""
-    return sha256_json(SLICES[step](run, *nouns))[:16]
+    key = step, *_read(step, *nouns)
+    if key not in run.recipes:
+        run.recipes[key] = sha256_json(SLICES[step](run, *nouns))[:16]
+    return run.recipes[key]
+
+
+def _read(step: str, *nouns: Cell | str) -> tuple:
+    """What a recipe reads of its nouns: cells of one model are asked and judged alike, but for full precision."""
+    if step not in ("generate", "distance", "judge"):
+        return nouns
+    cell, *judge = nouns
+    return cell.model, cell == cell.baseline, *judge
 
 
 def quantize(run: Run, cell: Cell) -> dict:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from bitsafe.config import Block, Config, validate
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, write_json
 from bitsafe.generate.grid import settings_of
+from bitsafe.matrix.checks import check_patch, check_settings, check_supported, chosen_blocks
 from bitsafe.matrix.tables import (
     BenchmarkRow,
     DatasetRow,
@@ -49,13 +49,18 @@ class Run:
     def name(self) -> str:
         return self.config.run
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return Path(self.config.results) / self.config.run
 
     @cached_property
     def tables(self) -> Tables:
         return Tables(self.config.tables)
+
+    @cached_property
+    def recipes(self) -> dict[tuple, str]:
+        """What bitsafe.matrix.recipes has found so far: a dry run asks for each of thousands twice."""
+        return {}
 
     # ---- the matrix -------------------------------------------------------------------------------------------
 
@@ -66,11 +71,26 @@ class Run:
         for model in self.config.models:
             self.model(model)
             found[Cell(model, "full", 16)] = None
-        for number, block in enumerate(self.config.matrix):
-            for model in self.config.models:
+        for number, block in self.blocks:
+            for model in block.models or self.config.models:
                 found |= dict.fromkeys(self._cells_of(model, block, f"matrix[{number}]"))
         order = {cell: place for place, cell in enumerate(found)}
         return sorted(found, key=lambda cell: (order.get(cell.quantized, order[cell]), order[cell]))
+
+    @cached_property
+    def blocks(self) -> list[tuple[int, Block]]:
+        """The blocks that `parts` asks for, with their places in the matrix."""
+        return chosen_blocks(self.config)
+
+    def cells_of_part(self, part: str | None) -> set[Cell]:
+        """The cells that the blocks of a part name."""
+        blocks = [(number, block) for number, block in self.blocks if block.part == part]
+        return {
+            cell
+            for number, block in blocks
+            for model in block.models or self.config.models
+            for cell in self._cells_of(model, block, f"matrix[{number}]")
+        }
 
     def _cells_of(self, model: str, block: Block, where: str) -> list[Cell]:
         stages = ["quantized", *block.patches]
@@ -271,27 +291,3 @@ class Run:
     def judge_files(self) -> list[tuple[Cell, str, Path]]:
         """Cell, judge and the index file of its verdicts: what a finished run has."""
         return [(cell, judge, self.at(cell, f"verdicts.{judge}.json")) for cell in self.cells for judge in self.judges]
-
-
-def check_supported(where: str, method: str, what: str, value: Any, supported: Any) -> None:
-    if value not in supported:
-        known = ", ".join(map(str, supported))
-        raise UserError(f"{where}: {method} does not do {what}; it does {known} (workflow/tables/methods.yaml)")
-
-
-def check_settings(reader: str | None, params: dict[str, Any], cell: Cell) -> None:
-    """Read the parameters of a patched cell as its job will, and forget them."""
-    if reader is None:
-        return
-    module, _, name = reader.rpartition(".")
-    try:
-        getattr(import_module(module), name).read(params)
-    except UserError as error:
-        raise UserError(f"{cell}: {error}") from None
-
-
-def check_patch(where: str, patch: str, patch_row: PatchRow, method: str, row: MethodRow) -> None:
-    if patch_row.restores and (reason := row.unrestorable()):
-        raise UserError(
-            f"{where}: {patch} puts weights of full precision back, which {method} does not allow: {reason}"
-        )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from bitsafe.cells import RISKS
 from bitsafe.errors import UserError
 from bitsafe.matrix.data_rows import FILES, BenchmarkRow, DatasetRow, Kind, Risk, Row, check_declared
+from bitsafe.resources.rows import Architecture, Demand
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "workflow" / "tables"
@@ -119,10 +120,8 @@ class JudgeRow(Row):
     endpoint: dict[str, Any] = Field(
         {}, description="how it is reached, or on what it runs: moves no verdict, so a change judges nothing again"
     )
-    resources: dict[Literal["mem_mb", "runtime", "gpu", "judge_slots"], int] = Field(
-        {"mem_mb": 1000, "runtime": 30, "gpu": 0, "judge_slots": 0},
-        description="of a job of it: megabytes, minutes, GPUs, and slots of those that ask over the network",
-    )
+    judge_slots: int = Field(0, description="slots that a job of it takes: 1 of those that ask over the network", ge=0)
+    resources: Demand = Field(Demand(), description="of a job of it, in place of what is computed (docs/resources.md)")
 
 
 class ModelRow(Row):
@@ -136,8 +135,11 @@ class ModelRow(Row):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_new_tokens: int = 256
     batch_size: int = Field(32, description="rows generated together")
-    resources: dict[Literal["mem_mb", "runtime", "gpu"], int] = Field(
-        {"mem_mb": 3000, "runtime": 60, "gpu": 0}, description="of a job that loads it: megabytes, minutes, GPUs"
+    architecture: Architecture | None = Field(
+        None, description="its size: needed where the checkpoint is not here yet, and held against it once it is"
+    )
+    resources: Demand = Field(
+        Demand(), description="of a job that loads it, in place of what is computed (docs/resources.md)"
     )
     risk_sets: dict[Risk, str] = Field({}, description="the data set of each risk")
     patch_set: str | None = Field(None, description="the prompts a patch learns from, unless `pairs_from` names others")

@@ -106,11 +106,12 @@ TRAINED = 16  # bytes a weight that is trained in float32: itself, its gradient 
 def require_memory(job: QuantizeJob, bytes_a_weight: int | None = None) -> None:
     """UserError when what the method surely holds at once does not fit what memory is free.
 
-    That is the checkpoint as it is stored, and bytes_a_weight of the model in memory (None: one copy in job.dtype).
-    Activations come on top.
+    That is the checkpoint as it is stored, and bytes_a_weight of the model in memory (None: one copy in job.dtype); of
+    what a GPU works on, a float32 copy at most passes through here. Activations come on top.
     """
     headers = tensor_headers(job.source).values()
     each = bytes_a_weight or torch.finfo(getattr(torch, job.dtype)).bits // 8
+    each = min(each, 4) if torch.cuda.is_available() else each
     need = sum(math.prod(shape) * each + stored for shape, stored in headers)
     if need > (free := free_memory()):
         raise UserError(

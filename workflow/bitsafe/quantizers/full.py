@@ -36,7 +36,7 @@ def quantize(job: QuantizeJob) -> dict:
     settings = Settings.of(job.params)
     require_conversations(job)
     seed_everything(job.seed)
-    model, tokenizer = place(load_model(job.source, "float32")), load_tokenizer(job.source)
+    model, tokenizer = place(load_model(job.source, "float32"), TRAINED / 4), load_tokenizer(job.source)
     facts = train(model, body_parameters(model), encode_all(tokenizer, job.conversations), settings, job.seed)
     write_tensors(job.out, tensors_now(model, source))
     write_config(job.source, job.out)

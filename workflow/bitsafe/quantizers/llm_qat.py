@@ -94,7 +94,7 @@ def trained_model(job: QuantizeJob, plan: Plan) -> tuple[Any, dict[str, Any]]:
     seed_everything(job.seed)
     teacher, tokenizer = place(load_model(job.source, job.dtype)), load_tokenizer(job.source)
     own = converse(teacher, tokenizer, plan.samples, plan.tokens, job.seed)
-    model, soft = place(rounding_model(job, plan)), distillation(teacher)
+    model, soft = place(rounding_model(job, plan), TRAINED / 4), distillation(teacher)
     learned = train(model, body_parameters(model), encode_all(tokenizer, own), plan.distill, job.seed, soft)
     facts = {f"distill_{key}": value for key, value in learned.items() if key.endswith(("loss", "steps"))}
     facts |= {"own_conversations": len(own)}

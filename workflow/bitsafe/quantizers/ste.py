@@ -54,7 +54,7 @@ def quantize(job: QuantizeJob) -> dict:
     require_conversations(job)
     seed_everything(job.seed)
     source, dtype = source_tensors(job), storage_dtype(job.source)
-    model, tokenizer = place(load_model(job.source, "float32")), load_tokenizer(job.source)
+    model, tokenizer = place(load_model(job.source, "float32"), TRAINED / 4), load_tokenizer(job.source)
     names = list(linears(job))
     attach_fake_quantization(model, names, FakeQuantize(job.bits, job.group_size, job.symmetric, dtype))
     facts = train(model, body_parameters(model), encode_all(tokenizer, job.conversations), settings, job.seed)

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Self, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,7 +20,7 @@ class Parameters:
         for name, value in params.items():
             if name not in known:
                 raise UserError(f"patches: no parameter {name!r}{_closest(name, known)}")
-            _check_type(name, value, get_type_hints(cls)[name])
+            _check_type(name, value, _types(cls)[name])
         made = cls(**params)
         for name, holds, wanted in made.limits():
             if not holds:
@@ -29,6 +30,16 @@ class Parameters:
     def limits(self) -> list[tuple[str, bool, str]]:
         """(parameter, whether its value can be, what is wanted)."""
         return []
+
+
+@lru_cache
+def _types(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+@lru_cache
+def _adapter(wanted: Any) -> TypeAdapter:
+    return TypeAdapter(wanted, config=ConfigDict(strict=True))
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
@@ -41,7 +52,7 @@ def _check_type(name: str, value: Any, wanted: Any) -> None:
     if wanted == list[str]:  # `limits` names those there are
         return
     try:
-        TypeAdapter(wanted, config=ConfigDict(strict=True)).validate_python(value)
+        _adapter(wanted).validate_python(value)
     except ValidationError as error:
         raise UserError(f"patches: {name}: {value!r}: {error.errors()[0]['msg']}") from None
 

@@ -17,7 +17,7 @@ from bitsafe.artefacts.kinds.outliers import OutlierLinear
 from bitsafe.artefacts.layers import Layer, QuantizedLinear
 from bitsafe.errors import CellError, UserError
 from bitsafe.files import sha256_folder, sha256_json
-from bitsafe.generate.device import arithmetic, place
+from bitsafe.generate.device import PATCHED, arithmetic, place
 from bitsafe.patches.base import PatchJob, Settings
 from bitsafe.patches.shared.collect import Collected, collect
 from bitsafe.patches.shared.cost import Flops, Watch
@@ -142,7 +142,7 @@ MOVABLE = {  # kinds of layers, by quant_mode; adapter: all
 
 def for_training(model: Any) -> Any:
     """On the GPU; without one in float32: where a CPU has no bfloat16 instructions, that is five times as fast."""
-    return place(model) if torch.cuda.is_available() else model.float()
+    return place(model, PATCHED) if torch.cuda.is_available() else model.float()
 
 
 @contextmanager

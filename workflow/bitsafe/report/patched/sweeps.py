@@ -68,12 +68,13 @@ def swept(run: "Run") -> list[str]:
 
 
 def _of_one_module(module: str, patches: list[tuple[Cell, dict]]) -> Iterator[Sweep]:
+    written = [{name: _same(value) for name, value in (DEFAULTS | params).items()} for _, params in patches]
     for setting in dict.fromkeys(name for _, params in patches for name in params):
-        groups: dict[str, dict[str, tuple[Any, Cell]]] = {}
-        for cell, params in patches:
-            others = DEFAULTS | params
-            value = others.pop(setting, None)
-            groups.setdefault(_same(others), {}).setdefault(_same(value), (value, cell))
+        groups: dict[frozenset, dict[str, tuple[Any, Cell]]] = {}
+        for (cell, params), known in zip(patches, written):
+            others = frozenset(item for item in known.items() if item[0] != setting)
+            value = params.get(setting, DEFAULTS.get(setting))
+            groups.setdefault(others, {}).setdefault(known.get(setting, "null"), (value, cell))
         for points in groups.values():
             if len(points) > 1:
                 yield Sweep(setting, module, tuple(sorted(points.values(), key=_order)))
