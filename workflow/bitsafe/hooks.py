@@ -201,6 +201,11 @@ def resources(run: Run, step: str) -> dict[str, Callable | int]:
         stop(error)
 
 
+def always(text: str) -> Callable:
+    """A parameter that is the same for every job; as a function, or `snakemake --lint` takes it for a part of a path."""
+    return signed(lambda wildcards: text)
+
+
 def recipe_of(run: Run, step: str) -> Callable:
     """The recipe of a job of a rule, as its parameter."""
 

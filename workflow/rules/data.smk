@@ -23,7 +23,7 @@ rule near_duplicates:
     resources:
         **hooks.resources(RUN, "near_duplicates"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "near_duplicates"),
     shell:
         "python -m bitsafe near_duplicates {params.run} 2>&1 | tee {log}"

@@ -31,7 +31,7 @@ rule distance:
     resources:
         **hooks.resources(RUN, "distance"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "distance"),
     shell:
         "python -m bitsafe distance {params.run}"

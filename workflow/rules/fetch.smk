@@ -25,7 +25,7 @@ rule fetch_model:
     resources:
         **hooks.resources(RUN, "fetch_model"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "fetch_model"),
     shell:
         "python -m bitsafe fetch_model {params.run} {wildcards.model} 2>&1 | tee {log}"

@@ -29,7 +29,7 @@ rule generate:
     resources:
         **hooks.resources(RUN, "generate"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "generate"),
     shell:
         "python -m bitsafe generate {params.run}"

@@ -33,7 +33,7 @@ rule judge:
     resources:
         **hooks.resources(RUN, "judge"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "judge"),
     shell:
         "python -m bitsafe judge {params.run}"

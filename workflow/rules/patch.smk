@@ -32,7 +32,7 @@ rule patch:
     resources:
         **hooks.resources(RUN, "patch"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "patch"),
     shell:
         "python -m bitsafe patch {params.run}"

@@ -31,7 +31,7 @@ rule quantize:
     resources:
         **hooks.resources(RUN, "quantize"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "quantize"),
     shell:
         "python -m bitsafe quantize {params.run} {wildcards.model}/{wildcards.method}/{wildcards.bits}bit/{wildcards.risk}"

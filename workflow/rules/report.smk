@@ -31,7 +31,7 @@ rule score:
     resources:
         **hooks.resources(RUN, "score"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "score"),
     shell:
         "python -m bitsafe score {params.run} 2>&1 | tee {log}"
@@ -53,7 +53,7 @@ rule tabulate:
     resources:
         **hooks.resources(RUN, "tabulate"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "tabulate"),
     shell:
         "python -m bitsafe tabulate {params.run} 2>&1 | tee {log}"
@@ -75,7 +75,7 @@ rule plot:
     resources:
         **hooks.resources(RUN, "plot"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "plot"),
     shell:
         "python -m bitsafe plot {params.run} 2>&1 | tee {log}"
@@ -98,7 +98,7 @@ rule report:
     resources:
         **hooks.resources(RUN, "report"),
     params:
-        run=OUT,
+        run=hooks.always(OUT),
         recipe=hooks.recipe_of(RUN, "report"),
     shell:
         "python -m bitsafe report {params.run} 2>&1 | tee {log}"
