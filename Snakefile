@@ -15,7 +15,6 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")
 
 from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS
-from bitsafe.cluster.groups import grouped
 from bitsafe.report.patched.sweeps import swept
 
 
@@ -42,8 +41,6 @@ wildcard_constraints:
 
 localrules:
     all,
-    fetch_model,
-    prefetch,
     near_duplicates,
     score,
     tabulate,

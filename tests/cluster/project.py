@@ -49,6 +49,8 @@ class Project:
     def start(self, *arguments: str, **more: str) -> subprocess.Popen:
         """Begin `snakemake` as a person's terminal would; its output goes to the end of the log."""
         where = ["--cores", "all", "--profile", "slurm", *FAST] if self.lab else ["--cores", "2"]
+        if self.lab and self.lab.database:
+            where += ["--slurm-status-command", "sacct"]
         command = [sys.executable, "-m", "snakemake", "--configfile", self.config, *where, *arguments]
         listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored by what a script starts
         with self.log.open("ab") as log:

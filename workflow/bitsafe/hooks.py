@@ -14,6 +14,7 @@ from typing import IO, Any, NoReturn
 
 from bitsafe.cells import Cell
 from bitsafe.cluster import earlier
+from bitsafe.cluster.groups import grouped as grouped  # for the rules
 from bitsafe.cluster.told import tell_of_groups
 from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate

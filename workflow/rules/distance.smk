@@ -24,7 +24,7 @@ rule distance:
     benchmark:
         f"{OUT}/timings/distance/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
     group:
-        grouped(workflow, RUN, "distance")
+        hooks.grouped(workflow, RUN, "distance")
     conda:
         "../../envs/core.yaml"
     threads: 1

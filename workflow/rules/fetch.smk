@@ -12,6 +12,10 @@ OUTPUTS:
 """
 
 
+localrules:
+    fetch_model,  # compute nodes may have no network
+
+
 rule fetch_model:
     """Fetching a checkpoint by its pinned revision."""
     output:

@@ -22,7 +22,7 @@ rule generate:
     benchmark:
         f"{OUT}/timings/generate/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.tsv"
     group:
-        grouped(workflow, RUN, "generate")
+        hooks.grouped(workflow, RUN, "generate")
     conda:
         "../../envs/core.yaml"
     threads: 1

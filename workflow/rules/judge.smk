@@ -26,7 +26,7 @@ rule judge:
     benchmark:
         f"{OUT}/timings/judge/{{model}}.{{method}}.{{bits}}bit.{{risk}}.{{stage}}.{{judge}}.tsv"
     group:
-        grouped(workflow, RUN, "judge")
+        hooks.grouped(workflow, RUN, "judge")
     conda:
         "../../envs/core.yaml"
     threads: 1

@@ -25,7 +25,7 @@ rule patch:
     wildcard_constraints:
         stage=rf"(?!quantized/){NAME}",
     group:
-        grouped(workflow, RUN, "patch")
+        hooks.grouped(workflow, RUN, "patch")
     conda:
         "../../envs/core.yaml"
     threads: 1

@@ -24,7 +24,7 @@ rule quantize:
     benchmark:
         f"{OUT}/timings/quantize/{{model}}.{{method}}.{{bits}}bit.{{risk}}.tsv"
     group:
-        grouped(workflow, RUN, "quantize")
+        hooks.grouped(workflow, RUN, "quantize")
     conda:
         "../../envs/core.yaml"
     threads: 1
