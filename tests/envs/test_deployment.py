@@ -95,6 +95,10 @@ def test_under_conda_a_rule_runs_in_its_environment_with_the_lock_in_it(checkout
     assert "--no-deps --require-hashes -r envs/core.lock.txt" in deployed
     assert ran.startswith("-m bitsafe quantize results/mini") and f"site=1 path={checkout}/workflow" in ran
     assert (checkout / QUANTIZE.format(method="rtn", risk="none")).exists()
+    assert "Nothing to be done" in snakemake(checkout, stand_ins, "-n", "--sdm", "conda").stdout
+    assert "Software environment definition has changed" in snakemake(checkout, stand_ins, "-n").stdout
+    quiet = snakemake(checkout, stand_ins, "-n", "--rerun-triggers", "mtime", "params", "input")
+    assert "Nothing to be done" in quiet.stdout
 
 
 def test_in_an_image_a_rule_runs_with_what_the_image_brings(checkout, stand_ins):

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bitsafe.errors import UserError
+from bitsafe.matrix import environments
+from bitsafe.matrix.environments import image_for
 from bitsafe.matrix.tables import shipped
 
 PIN = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)")
@@ -88,3 +91,23 @@ def test_every_locked_package_has_hashes_and_no_host(file):
     assert len(entries) > 20
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in file.read_text()
+
+
+def test_where_the_rules_get_their_software(tmp_path, monkeypatch):
+    """What --sdm asks for, and what stands in the way, before anything runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert image_for([], []) is None
+    with pytest.raises(UserError, match="make env NAME=gptqmodel"):
+        image_for([], ["gptqmodel"])
+    with pytest.raises(UserError, match="no conda on PATH"):
+        image_for(["conda"], [])
+    (tmp_path / "singularity").write_text("")
+    (tmp_path / "singularity").chmod(0o755)
+    with pytest.raises(UserError, match=r"bitsafe\.sif: no such image: apptainer build"):
+        image_for(["apptainer"], ["gptqmodel"])
+    monkeypatch.setenv("BITSAFE_IMAGE", "oras://somewhere/bitsafe:1")
+    assert image_for(["apptainer", "env-modules"], ["gptqmodel"]) == "oras://somewhere/bitsafe:1"
+    with pytest.raises(UserError, match="name one of the two"):
+        image_for(["conda", "apptainer"], [])

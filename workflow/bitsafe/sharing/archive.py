@@ -52,6 +52,8 @@ def archive(run: Run, out: Path, weights: bool = True) -> None:
             half.unlink(missing_ok=True)
     said = "" if weights else ", no weights"
     print(f"{out}: {len(files)} files{said}, {out.stat().st_size / 1e6:.1f} MB, {len(found)} records of Snakemake")
+    if not found:
+        print("no records: call this where `snakemake` was called, or a recipe that moves later is passed over there")
 
 
 def files_of(folder: Path, weights: bool) -> Iterator[str]:
