@@ -16,7 +16,7 @@ MODEL = """
 """
 FAR = """
   judges:
-    far: {base: keyword, resources: {mem_mb: 700, runtime: 5, gpu: 0, judge_slots: 1}}
+    far: {base: keyword, judge_slots: 1, resources: {mem_mb: 700, runtime: 5}}
 """
 STAND_INS = {
     "sbatch": 'printf "%s\\n" "$*" >> $FAKE/sent; n=$(wc -l < $FAKE/sent); echo $n',
@@ -66,7 +66,7 @@ def options(line: str) -> dict[str, str]:
 def unmade(project):
     """The finished project with a model that takes two GPUs, not made yet."""
     with (project.folder / "mini.yaml").open("a") as config:
-        config.write(MODEL.lstrip("\n") + "models: [big]\n")
+        config.write(MODEL.lstrip("\n") + "models: [big]\nresources: {steps: {judge: {runtime: 30}}}\n")
     return project
 
 
