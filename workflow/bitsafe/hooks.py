@@ -147,7 +147,7 @@ def resources(run: Run, step: str) -> dict[str, Callable | int]:
 
 
 def always(text: str) -> Callable:
-    """A parameter that is the same for every job; as a function, or `snakemake --lint` takes it for a part of a path."""
+    """A parameter that is the same for every job; a function, or `snakemake --lint` takes it for a part of a path."""
     return signed(lambda wildcards: text)
 
 
