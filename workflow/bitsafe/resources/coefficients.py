@@ -22,6 +22,7 @@ class Device(Numbers):
 
 class Requests(Numbers):
     mem_margin: float
+    scheduler_mb: float
     gpu_margin: float
     runtime_margin: float
     runtime_minutes: float

@@ -51,7 +51,7 @@ class Requests:
         gpus = math.ceil(estimate.gpu_mb * known.gpu_margin / self.run.config.resources.gpu_memory_mb)
         minutes = known.runtime_minutes + known.runtime_margin * estimate.seconds / 60
         return {
-            "mem_mb": math.ceil(estimate.mem_mb * known.mem_margin / 100) * 100,
+            "mem_mb": math.ceil((estimate.mem_mb * known.mem_margin + known.scheduler_mb) / 100) * 100,
             "runtime": math.ceil(minutes / 5) * 5,
             "gpu": gpus,
             "cpus_per_task": cores,
