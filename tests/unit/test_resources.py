@@ -83,7 +83,7 @@ def test_no_recorded_job_took_more_than_is_asked_for():
     above, beside = [], coefficients().requests.scheduler_mb  # the records are of the step alone
     for row, requests, cell in recorded():
         asked = requests.of(row["step"], cell, row["judge"] or None)
-        asked |= {"mem_mb": asked["mem_mb"] - beside}
+        asked = asked | {"mem_mb": asked["mem_mb"] - beside}
         if row["step"] != "judge":  # its few megabytes say nothing
             above.append(asked["mem_mb"] / float(row["max_rss_mb"]))
         assert asked["mem_mb"] >= float(row["max_rss_mb"]), row
