@@ -1,0 +1,107 @@
+"""What a run measured, looked up in its tables: the numbers that a policy's limits are held against."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from bitsafe.cells import Cell
+from bitsafe.errors import UserError
+from bitsafe.files import read_json, sha256_file
+from bitsafe.gate.asked import Asked
+from bitsafe.gate.decide import Measured
+from bitsafe.report.read import Row, cell_of, read_csv
+
+TABLES = ("cells", "scores", "utility", "comparisons")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The CSV files of a run, by name."""
+
+    rows: dict[str, list[Row]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Tables":
+        if not (Path(folder) / "scores.csv").exists():
+            raise UserError(f"{Path(folder) / 'scores.csv'}: no such file: the run has not been scored yet")
+        return cls({name: read_csv(Path(folder) / f"{name}.csv") for name in TABLES})
+
+    def measured(self, asked: Asked) -> Measured:
+        """The number of one check; `reason` says why there is none."""
+        place = (asked.cell, asked.benchmark, asked.decoding, asked.judge)
+        own = self._scores.get(place) if asked.axis == "asr" else self._utility.get((*place, asked.axis))
+        before = (asked.cell.quantized, *place[1:])
+        arm = self._scores.get(before, {}) if asked.axis == "asr" else {}
+        if own is None:
+            return Measured(reason=self._absent.get(asked.cell) or "it has no row in the tables")
+        shares = {"unusable": number(own, "unusable_share"), "unusable_before": number(arm, "unusable_share")}
+        if asked.limit.quantity == "rate":
+            return Measured(**self._rate(own, asked.axis), **shares, reason=reason_of(own))
+        row = self._changes.get((*place, asked.axis), {})
+        names = {"value": "delta", "low": "delta_low", "high": "delta_high"}
+        found = {name: number(row, column) for name, column in names.items()}
+        said = reason_of(row) or reason_of(own) or "it is not compared with full precision"
+        return Measured(**found, n=count(row, "n_pairs"), **shares, reason=said)
+
+    @staticmethod
+    def _rate(row: Row, axis: str) -> dict[str, Any]:
+        columns = ("asr", "asr_low", "asr_high") if axis == "asr" else ("value", "low", "high")
+        found = dict(zip(("value", "low", "high"), (number(row, column) for column in columns)))
+        if axis != "asr":
+            return found | {"n": count(row, "n")}
+        scored = [count(row, column) for column in ("n", "n_unscored", "n_ambiguous")]
+        return found | {"n": None if None in scored else scored[0] - scored[1] - scored[2]}
+
+    @cached_property
+    def _scores(self) -> dict[tuple, Row]:
+        return {place_of(row): row for row in self.rows["scores"]}
+
+    @cached_property
+    def _utility(self) -> dict[tuple, Row]:
+        return {(*place_of(row), row["metric"]): row for row in self.rows["utility"]}
+
+    @cached_property
+    def _changes(self) -> dict[tuple, Row]:
+        """Rows of the contrast with full precision, of patched cells too."""
+        rows = [row for row in self.rows["comparisons"] if row["contrast"] == "total"]
+        return {(*place_of(row), row["metric"]): row for row in rows}
+
+    @cached_property
+    def _absent(self) -> dict[Cell, str]:
+        return {cell_of(row): f"{row['state']}: {row['reason']}" for row in self.rows["cells"] if row["state"] != "done"}
+
+
+def place_of(row: Row) -> tuple:
+    return (cell_of(row), row["benchmark"], row["decoding"], row["judge"])
+
+
+def reason_of(row: Row) -> str:
+    return str(row.get("reason") or "")
+
+
+def number(row: Row, column: str) -> float | None:
+    """A finite number, or None: whatever else a cell of a table may hold is no measurement."""
+    value = row.get(column)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
+
+
+def count(row: Row, column: str) -> int | None:
+    value = number(row, column)
+    return int(value) if value is not None and value >= 0 and value.is_integer() else None
+
+
+def check_unchanged(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Hashes of the tables at hand, and what to note of them. UserError when one is not what `score` wrote."""
+    files = {f"{name}.csv": folder / f"{name}.csv" for name in TABLES}
+    found = {name: sha256_file(path) for name, path in files.items() if path.exists()}
+    index = folder / "score.json"
+    if not index.exists():
+        return found, ["score.json is missing (a cell failed, or scoring did): the tables' hashes have nothing to match"]
+    listed = read_json(index).get("files", {})
+    for name, digest in found.items():
+        if listed.get(name) != digest:
+            remedy = f"run `python -m bitsafe score {folder}`"
+            raise UserError(f"{folder / name}: not the file that score.json lists: {remedy}")
+    return found, []
