@@ -44,6 +44,8 @@ localrules:
     tabulate,
     plot,
     report,
+    register,
+    gate,
 
 
 rule all:
@@ -65,6 +67,7 @@ include: "workflow/rules/distance.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/patch.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/register.smk"
 
 
 onstart:

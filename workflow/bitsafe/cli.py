@@ -127,12 +127,13 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
     step(commands, "tabulate", "write the tables of patches, what they did beside what they cost")
     step(commands, "plot", "plot the figures")
     step(commands, "report", "write report.html")
+    step(commands, "register", "record every artefact with the evidence for each step of the deployment checklist")
 
 
 STEPS = {name: f"bitsafe.steps.{name}:{name}" for name in ("fetch_model", "quantize", "patch", "generate", "judge")}
 STEPS |= {"distance": "bitsafe.distance.step:distance"}
 STEPS |= {"near_duplicates": "bitsafe.steps.near_duplicates:near_duplicates"}
-STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report")}
+STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report", "register")}
 
 
 def step(commands: argparse._SubParsersAction, name: str, summary: str, *nouns: str) -> None:

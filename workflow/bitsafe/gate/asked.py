@@ -42,9 +42,7 @@ def asked_of(run: Run, policy: Policy) -> Iterator[Asked]:
                     yield Asked(cell, name, limit, at.min_n, benchmark, decoding, judge, missing)
 
 
-def places_of(
-    run: Run, policy: Policy, name: str, axis: RateAxis | ValueAxis
-) -> Iterator[tuple[str, str, str, str]]:
+def places_of(run: Run, policy: Policy, name: str, axis: RateAxis | ValueAxis) -> Iterator[tuple[str, str, str, str]]:
     """Benchmark, decoding and judge of an axis, and why the run cannot measure it there ("" if it can)."""
     kind = KINDS[name]
     benchmarks = axis.benchmarks or [key for key, row in run.benchmarks.items() if row.kind == kind]

@@ -1,4 +1,4 @@
-"""A policy before anything runs: can so many prompts resolve it at all? Said of the best case, so a refusal is certain."""
+"""A policy before anything runs: can so many prompts resolve it? Told of the best case, so that a refusal is certain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def foreseen(run: Run, policy: Policy) -> Iterator[Foreseen]:
 
 
 def size_of(run: Run, model: str, benchmark: str) -> Size | None:
-    """How many answers a benchmark gets, by its rows; None where its files are not at hand (nothing is fetched here)."""
+    """How many answers a benchmark gets, by its rows; None where its files are not at hand: none are fetched."""
     row = run.benchmarks[benchmark]
     data_dir = Path(run.config.data_dir) if run.config.data_dir else None
     downloads = Path(run.config.results) / "downloads"

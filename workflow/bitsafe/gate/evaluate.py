@@ -14,6 +14,8 @@ from bitsafe.gate.result import Check, Result, Status
 from bitsafe.matrix.run import Run
 from bitsafe.register.evidence import answer_links, artefact_links, broken, verdict_links
 
+VERSION = 1
+
 
 def evaluate(folder: Path, policy_file: Path) -> Result:
     """What the policy says of the run that lies in `folder`."""
@@ -26,7 +28,9 @@ def evaluate(folder: Path, policy_file: Path) -> Result:
         )
     files, notes = check_unchanged(run.folder)
     checks = (*file_checks(run, policy), *limit_checks(run, policy, Tables.read(run.folder)))
-    unset = [f"{axis}: no limit in this policy, so nothing is said of it" for axis in ("utility",) if not policy.utility]
+    unset = [
+        f"{axis}: no limit in this policy, so nothing is said of it" for axis in ("utility",) if not policy.utility
+    ]
     about = {"policy": str(policy_file), "policy_sha256": sha256_file(policy_file), "summary": policy.summary}
     return Result(run.name, checks=checks or (nothing(policy),), files=files, notes=(*notes, *unset), **about)
 
@@ -65,5 +69,5 @@ def file_checks(run: Run, policy: Policy) -> Iterator[Check]:
 def why_other_files(run: Run, cell: Cell, judges: list[str], artefacts: bool) -> str:
     """Why what was measured is not what lies here; "" if it is. Artefacts are hashed only if asked for."""
     chains = [artefact_links(run, cell)] if artefacts else []
-    chains += [answer_links(run, cell), *(verdict_links(run, cell, judge) for judge in judges)]
+    chains += [answer_links(run, cell, artefacts), *(verdict_links(run, cell, judge) for judge in judges)]
     return next((reason for chain in chains if (reason := broken(chain))), "")

@@ -26,20 +26,26 @@ class Tables:
     def read(cls, folder: Path) -> "Tables":
         if not (Path(folder) / "scores.csv").exists():
             raise UserError(f"{Path(folder) / 'scores.csv'}: no such file: the run has not been scored yet")
-        return cls({name: read_csv(Path(folder) / f"{name}.csv") for name in TABLES})
+        found = cls({name: read_csv(Path(folder) / f"{name}.csv") for name in TABLES})
+        try:
+            _ = found._by_place, found._absent
+        except (KeyError, ValueError, TypeError) as error:
+            remedy = f"run `python -m bitsafe score {folder}`"
+            raise UserError(f"{folder}: its tables are not what `score` writes ({error!r}): {remedy}") from None
+        return found
 
     def measured(self, asked: Asked) -> Measured:
         """The number of one check; `reason` says why there is none."""
         place = (asked.cell, asked.benchmark, asked.decoding, asked.judge)
-        own = self._scores.get(place) if asked.axis == "asr" else self._utility.get((*place, asked.axis))
-        before = (asked.cell.quantized, *place[1:])
-        arm = self._scores.get(before, {}) if asked.axis == "asr" else {}
-        if own is None:
+        table = "scores" if asked.axis == "asr" else "utility"
+        own = self._one(table, place, asked.axis)
+        arm = self._one(table, (asked.cell.quantized, *place[1:]), asked.axis)
+        if not own:
             return Measured(reason=self._absent.get(asked.cell) or "it has no row in the tables")
         shares = {"unusable": number(own, "unusable_share"), "unusable_before": number(arm, "unusable_share")}
         if asked.limit.quantity == "rate":
             return Measured(**self._rate(own, asked.axis), **shares, reason=reason_of(own))
-        row = self._changes.get((*place, asked.axis), {})
+        row = self._one("comparisons", place, asked.axis)  # of patched cells, too, against full precision
         names = {"value": "delta", "low": "delta_low", "high": "delta_high"}
         found = {name: number(row, column) for name, column in names.items()}
         said = reason_of(row) or reason_of(own) or "it is not compared with full precision"
@@ -54,23 +60,28 @@ class Tables:
         scored = [count(row, column) for column in ("n", "n_unscored", "n_ambiguous")]
         return found | {"n": None if None in scored else scored[0] - scored[1] - scored[2]}
 
-    @cached_property
-    def _scores(self) -> dict[tuple, Row]:
-        return {place_of(row): row for row in self.rows["scores"]}
+    def at(self, table: str, place: tuple) -> list[Row]:
+        """The rows of a cell × benchmark × decoding × judge."""
+        return self._by_place[table].get(place, [])
+
+    def _one(self, table: str, place: tuple, metric: str) -> Row:
+        """The row of one metric (of comparisons.csv that of the contrast *total*); {} if there is none."""
+        rows = [row for row in self.at(table, place) if row.get("contrast", "total") == "total"]
+        return next((row for row in rows if row.get("metric", "asr") == metric), {})
 
     @cached_property
-    def _utility(self) -> dict[tuple, Row]:
-        return {(*place_of(row), row["metric"]): row for row in self.rows["utility"]}
-
-    @cached_property
-    def _changes(self) -> dict[tuple, Row]:
-        """Rows of the contrast with full precision, of patched cells too."""
-        rows = [row for row in self.rows["comparisons"] if row["contrast"] == "total"]
-        return {(*place_of(row), row["metric"]): row for row in rows}
+    def _by_place(self) -> dict[str, dict[tuple, list[Row]]]:
+        found: dict[str, dict[tuple, list[Row]]] = {name: {} for name in TABLES}
+        for name in ("scores", "utility", "comparisons"):
+            for row in self.rows[name]:
+                found[name].setdefault(place_of(row), []).append(row)
+        return found
 
     @cached_property
     def _absent(self) -> dict[Cell, str]:
-        return {cell_of(row): f"{row['state']}: {row['reason']}" for row in self.rows["cells"] if row["state"] != "done"}
+        return {
+            cell_of(row): f"{row['state']}: {row['reason']}" for row in self.rows["cells"] if row["state"] != "done"
+        }
 
 
 def place_of(row: Row) -> tuple:
@@ -98,10 +109,13 @@ def check_unchanged(folder: Path) -> tuple[dict[str, str], list[str]]:
     found = {name: sha256_file(path) for name, path in files.items() if path.exists()}
     index = folder / "score.json"
     if not index.exists():
-        return found, ["score.json is missing (a cell failed, or scoring did): the tables' hashes have nothing to match"]
-    listed = read_json(index).get("files", {})
-    for name, digest in found.items():
-        if listed.get(name) != digest:
+        return found, [
+            "score.json is missing (a cell failed, or scoring did): the tables' hashes have nothing to match"
+        ]
+    told = read_json(index)
+    listed = {name: told["files"].get(name) for name in found} | told.get("read", {})
+    for name, digest in listed.items():
+        if not (folder / name).exists() or sha256_file(folder / name) != digest:
             remedy = f"run `python -m bitsafe score {folder}`"
             raise UserError(f"{folder / name}: not the file that score.json lists: {remedy}")
-    return found, []
+    return found, [] if "read" in told else ["score.json does not say which verdicts it rests on (an older run)"]

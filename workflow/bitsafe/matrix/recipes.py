@@ -130,6 +130,20 @@ def report(run: Run) -> dict:
     return {"version": version("bitsafe.report.html"), "report": run.config.report.model_dump()}
 
 
+def register(run: Run) -> dict:
+    """A label, licence or summary of the tables moves no number, but it moves what the register says."""
+    cells = [cell for cell in run.cells if cell.risk != "none" and cell.method != "full"]
+    sets = {str(cell): found[1].model_dump() for cell in cells if (found := run.risk_set(cell))}
+    said = {"release": run.config.release.model_dump(), "sets": sets}
+    return said | {"version": version("bitsafe.register.write")}
+
+
+def gate(run: Run) -> dict:
+    policy = Path(run.config.gate.policy)
+    content = sha256_file(policy) if policy.is_file() else None  # told when the gate is asked for, not before
+    return {"version": version("bitsafe.gate.evaluate"), "policy": content}
+
+
 def fetch_model(run: Run, model: str) -> dict:
     return {"version": version("bitsafe.data.checkpoints"), "sources": run.model(model).sources}
 
@@ -146,6 +160,8 @@ SLICES: dict[str, Any] = {
     "tabulate": tabulate,
     "plot": plot,
     "report": report,
+    "register": register,
+    "gate": gate,
 }
 
 

@@ -1,7 +1,7 @@
 """The files of a cell, hashed now, beside the hashes that were recorded when they were written.
 
-    artefacts.json ─► manifest.json ─► artefact/        answers.json ─► answers/*.jsonl
-    verdicts.<judge>.json ─► verdicts/<judge>/*.jsonl
+artefacts.json ─► manifest.json ─► artefact/        answers.json ─► answers/*.jsonl, and the artefact that answered
+verdicts.<judge>.json ─► verdicts/<judge>/*.jsonl   each verdict ─► the answer that it judges
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 from bitsafe.cells import Cell
 from bitsafe.errors import UserError
-from bitsafe.files import read_json, sha256_file, sha256_folder
+from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder, sha256_text
 from bitsafe.matrix.run import Run
 
 
@@ -59,12 +59,38 @@ def artefact_links(run: Run, cell: Cell) -> Iterator[Link]:
         yield link_to(run, folder / "artefact", manifest_of(folder).get("artefact_sha256", ""))
 
 
-def answer_links(run: Run, cell: Cell) -> Iterator[Link]:
-    return _listed(run, cell, "answers.json")
+def answer_links(run: Run, cell: Cell, artefacts: bool = True) -> Iterator[Link]:
+    """The answers; with `artefacts`, the artefact that gave them, too (indexes of older runs do not name it)."""
+    for entry in entries(run.at(cell, "answers.json")) if artefacts else []:
+        if "artefact_sha256" in entry:
+            folder = run.replicate_folder(cell, int(entry["replicate"])) / "artefact"
+            yield link_to(run, folder, entry["artefact_sha256"])
+    yield from _listed(run, cell, "answers.json")
 
 
 def verdict_links(run: Run, cell: Cell, judge: str) -> Iterator[Link]:
     return _listed(run, cell, f"verdicts.{judge}.json")
+
+
+def judged_others(run: Run, cell: Cell, judge: str) -> str:
+    """Which file of verdicts is not about the answers at hand; "" if none is."""
+    for entry in entries(run.at(cell, f"verdicts.{judge}.json")):
+        folder = run.replicate_folder(cell, int(entry["replicate"]))
+        for name in entry.get("files", {}):
+            file = folder / name
+            answers = folder / "answers" / file.name
+            if not file.exists() or not answers.exists() or judged_in(file) != given_in(answers):
+                return f"{file.relative_to(run.folder)} is not about the answers at hand"
+    return ""
+
+
+def judged_in(file: Path) -> set[tuple]:
+    return {(row.get("id"), row.get("setting"), row.get("sample"), row.get("answer_sha")) for row in read_jsonl(file)}
+
+
+def given_in(file: Path) -> set[tuple]:
+    rows = read_jsonl(file)
+    return {(row.get("id"), row.get("setting"), row.get("sample"), sha256_text(str(row.get("answer")))) for row in rows}
 
 
 def _listed(run: Run, cell: Cell, index: str) -> Iterator[Link]:
