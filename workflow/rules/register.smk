@@ -15,6 +15,11 @@ The rule `gate` succeeds whatever it finds (Snakemake knows 0 and 1); `python -m
 """
 
 
+localrules:
+    register,
+    gate,
+
+
 rule register:
     """Recording every artefact, with the evidence for each step of the deployment checklist."""
     input:

@@ -1,4 +1,4 @@
-"""A policy before anything runs: can so many prompts resolve it? Told of the best case, so that a refusal is certain."""
+"""A policy before anything runs: can so many prompts resolve it? Told of the best case: a refusal is certain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

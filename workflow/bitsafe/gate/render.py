@@ -30,7 +30,8 @@ def read_files(result: Result) -> dict[str, str]:
 
 
 def line_of(check: Check) -> str:
-    return f"  {one_line(check.cell) or '(no cell)'}: {one_line(check.name)}: {numbers(check)}{one_line(check.reason, 500)}"
+    cell = one_line(check.cell) or "(no cell)"
+    return f"  {cell}: {one_line(check.name)}: {numbers(check)}{one_line(check.reason, 500)}"
 
 
 def numbers(check: Check) -> str:

@@ -28,8 +28,8 @@ TEMPLATE = """---
 {% endfor %}
 ## What was measured
 
-Rates in % with their intervals ({{ confidence }} %), over scored answers; changes in points against full precision, paired
-by prompt. Unreadable: unscored or degenerate. A harmful benchmark's rate is the attack success rate (ASR).
+Rates in % with their intervals ({{ confidence }} %), over scored answers; changes in points against full precision,
+paired by prompt. Unreadable: unscored or degenerate. A harmful benchmark's rate is the attack success rate (ASR).
 
 | benchmark | decoding | judge | metric | rate | n | unreadable | change | Holm p |
 |---|---|---|---|---|---|---|---|---|
@@ -118,7 +118,8 @@ def about(cell: Cell, record: dict[str, Any], recorded: Step) -> str:
     failed = f" **It failed**: {markdown(record['failed'])}." if record["failed"] else ""
     control = " **A control of an experiment, not a model to deploy.**" if record["control"] else ""
     params = ", ".join(f"{key} {value}" for key, value in record["params"].items())
-    return f"Quantized by {markdown(cell.method)}{size}; {said}. Parameters: {markdown(params, 2000) or NONE}.{control}{failed}"
+    made = f"Quantized by {markdown(cell.method)}{size}; {said}. Parameters: {markdown(params, 2000) or NONE}."
+    return made + control + failed
 
 
 def checklist_line(step: Step) -> str:

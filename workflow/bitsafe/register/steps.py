@@ -116,16 +116,21 @@ def calibration_data_review(run: Run, tables: Tables, cell: Cell) -> Step:
         return Step("calibration_data_review", reason, evidence | {"label": "no calibration data"})
     if named is None or named[0] != used.get("name"):
         return Step("calibration_data_review", f"the manifest names {used.get('name')!r}, the run does not", evidence)
-    return reviewed(run, *named, used, prompts, evidence)
+    return reviewed(run, cell.quantized, named, used, prompts, evidence)
 
 
-def reviewed(run: Run, name: str, row: DatasetRow, used: dict, prompts: list, evidence: dict[str, Any]) -> Step:
+def reviewed(
+    run: Run, cell: Cell, named: tuple[str, DatasetRow], used: dict, prompts: list, evidence: dict[str, Any]
+) -> Step:
+    name, row = named
     link = set_link(run, row, used)
     pairs = near_pairs(run, name)
     origin = {"file": row.file, "url": row.url, "revision": row.revision, "licence": row.licence}
     evidence |= {"label": row.risk, "provenance": row.provenance or row.summary, "origin": origin}
     evidence |= {"file": link.as_dict(), "near_duplicates": pairs}
-    same = sha256_json(prompts) == used.get("prompts_sha256")
+    same = sha256_json(prompts) == used.get("prompts_sha256") and all(
+        manifest_of(run.replicate_folder(cell, k)).get("data") == used for k in range(run.replicates(cell.model))
+    )
     reasons = {
         "its row declares no risk": row.risk is None,
         "its row says nothing of where it is from": not (row.provenance or row.url or row.file),
