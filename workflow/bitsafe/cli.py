@@ -101,6 +101,20 @@ def add_verdicts(commands: argparse._SubParsersAction) -> None:
     gate.add_argument("--exit-zero", action="store_true", help="exit 0 whatever was found, as the Snakemake rule does")
     gate.set_defaults(do=hold_gate)
 
+    show = commands.add_parser("show", help="one cell: parameters, manifest, scores, contrasts, a few answers")
+    show.add_argument("run", type=Path, metavar="RUN_DIR")
+    show.add_argument("cell", type=read_cell, metavar="CELL", help="MODEL/METHOD/BITSbit/RISK[/STAGE], or its slug")
+    show.add_argument("--transcripts", type=int, default=3, metavar="N", help="prompts a benchmark; 0 for none")
+    show.add_argument("--unfold", action="store_true", help="show harmful answers, too")
+    one = "bitsafe.questions.show:show"
+    show.set_defaults(do=lambda o: call(one, Run.load(o.run), o.cell, o.transcripts, o.unfold))
+
+    compare = commands.add_parser("compare", help="what changed between two runs, paired by prompt")
+    compare.add_argument("a", type=Path, metavar="RUN_A")
+    compare.add_argument("b", type=Path, metavar="RUN_B")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="write every comparison there as well")
+    compare.set_defaults(do=lambda o: call("bitsafe.questions.compare:compare", o.a, o.b, o.csv))
+
 
 def hold_gate(options: argparse.Namespace) -> object:
     """The gate's exit code; a bug of ours is operational, too: 1 would be said of a failed cell."""

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsafe.data.prompts import load_benchmark
-from bitsafe.data.sources import find
 from bitsafe.exits import Exit
 from bitsafe.gate.asked import Asked, asked_of
 from bitsafe.gate.policy import Policy, read_policy
 from bitsafe.gate.result import ORDER, Status, worst
 from bitsafe.matrix.run import Run
-from bitsafe.matrix.tables import ROOT
 from bitsafe.report.text import listed, one_line, percent, points
 from bitsafe.stats.intervals import cluster_interval, effective_n
 from bitsafe.stats.power import mde
+from bitsafe.steps.make import rows_at_hand
 
 BINARY = ("asr", "over_refusal")  # the exact test speaks of yes or no; utility may be graded
 
@@ -91,16 +89,10 @@ def foreseen(run: Run, policy: Policy) -> Iterator[Foreseen]:
 
 
 def size_of(run: Run, model: str, benchmark: str) -> Size | None:
-    """How many answers a benchmark gets, by its rows; None where its files are not at hand: none are fetched."""
-    row = run.benchmarks[benchmark]
-    data_dir = Path(run.config.data_dir) if run.config.data_dir else None
-    downloads = Path(run.config.results) / "downloads"
-    files = [file.model_dump() for file in row.files().values()]
-    if not all(find(file, data_dir, downloads, benchmark) for file in files):
-        return None
-    rows = load_benchmark(row.model_dump() | {"name": benchmark}, ROOT, data_dir, downloads)
+    """How many answers a benchmark gets, by its rows; None where its files are not at hand."""
+    rows = rows_at_hand(run, benchmark)
     answers = run.config.generate.samples * run.replicates(model)
-    return Size(np.repeat([item["cluster"] for item in rows], answers))
+    return None if rows is None else Size(np.repeat([item["cluster"] for item in rows], answers))
 
 
 def foresee(run: Run, policy: Policy, asked: Asked, size: Size | None) -> Foreseen:
