@@ -1,7 +1,6 @@
 """Two runs side by side: pairs by prompt, against McNemar worked by hand; cells, settings and rows of one only."""
 
 import csv
-from itertools import product
 
 import pytest
 from governed_run import seal
@@ -70,7 +69,7 @@ def test_flips_are_paired_by_prompt(pair, tmp_path, capsys):
     assert [row[key] for key in ("n_pairs", "n_dropped", "n_up", "n_down")] == ["28", "2", "12", "2"]
     assert float(row["delta"]) == pytest.approx(10 / 28) and row["test"] == "mcnemar"
     assert float(row["p"]) == pytest.approx(mcnemar([[0, 2], [12, 16]], exact=True).pvalue)
-    assert int(row["holm_m"]) == 5 and float(row["p_holm"]) == pytest.approx(min(1, 5 * float(row["p"])))
+    assert row["holm_m"] == "7" and float(row["p_holm"]) == pytest.approx(7 * float(row["p"]))  # no control among them
     assert float(row["delta_low"]) < 10 / 28 < float(row["delta_high"])
 
 
@@ -118,10 +117,6 @@ def test_another_set_under_the_same_name_is_not_paired(pair, tmp_path, capsys):
     assert one(rows, **ASR | {"metric": "over_refusal", "benchmark": "toy_borderline"})["delta"] == "0"
 
 
-@pytest.mark.parametrize("first, second", product(("a", "missing"), repeat=2))
-def test_a_folder_that_is_no_run_is_one_line(pair, tmp_path, capsys, first, second):
-    if (first, second) == ("a", "a"):
-        return
-    folders = {"a": pair[0].folder, "missing": tmp_path / "missing"}
-    assert main(["compare", str(folders[first]), str(folders[second])]) == 2
+def test_a_folder_that_is_no_run_is_one_line(pair, tmp_path, capsys):
+    assert main(["compare", str(pair[0].folder), str(tmp_path / "missing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""A hostile run: whatever text it holds is inert in the register's CSV and cards, in the gate's forms and the terminal."""
+"""A hostile run: its text is inert in the register's CSV and cards, in the gate's forms and in the terminal."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from bitsafe.cells import Cell
 from bitsafe.cli import main
 from bitsafe.files import read_json, write_json
 from bitsafe.matrix.run import Run
-from bitsafe.report.text import markdown
+from bitsafe.report.text import markdown, one_line
 from bitsafe.steps.summarise import register
 
 RTN = Cell("toy", "rtn", 4)
@@ -39,10 +39,13 @@ def finished(tmp_path_factory) -> Run:
     return governed_run(tmp_path_factory)
 
 
-@pytest.fixture(params=range(len(HOSTILE)))
+AT_ONCE = {"formula": HOSTILE[1], "long": HOSTILE[-1], "all": " ".join(HOSTILE[:-1])}
+
+
+@pytest.fixture(params=AT_ONCE)
 def run(request, finished, tmp_path) -> Run:
     """Hostile text wherever a run holds text: reasons, owner, a manifest, a summary of the policy."""
-    run, text = copied(finished, tmp_path), HOSTILE[request.param]
+    run, text = copied(finished, tmp_path), AT_ONCE[request.param]
     release = {"owner": text, "review_by": text, "production_decoding": "default"}
     write_json(run.folder / "config.json", run.config.model_dump() | {"release": release})
     for place in ({"method": "rtn", "bits": 4}, {"method": "rtn", "bits": 2}):
@@ -90,6 +93,7 @@ def test_the_register_and_its_cards(run):
     with (run.folder / "register.csv").open(newline="") as stream:
         for row in csv.DictReader(stream):
             assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
+            assert not CONTROL.search("".join(row.values()))
     for card in (run.folder / "register").glob("*.md"):
         text = card.read_text()
         _, head, body = text.split("---\n", 2)
@@ -104,7 +108,6 @@ KNOWN = {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "ul", "li
 def tags(body: str) -> set[str]:
     """The elements that a Markdown reader which lets HTML, links and images through makes of a card."""
     html = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(["table", "strikethrough"]).render(body)
-    assert "{{" not in html.replace("&", "") or "7*7" in html  # text, never run
     return set(re.findall(r"<([a-zA-Z!][a-zA-Z0-9]*)", html))
 
 
@@ -123,8 +126,6 @@ def test_two_runs_in_the_terminal(run, finished, capsys):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_escaped_markdown_reads_as_the_text_it_was(text):
     """A paragraph and nothing else, whose text is what the terminal would show."""
-    from bitsafe.report.text import one_line
-
     found = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"x {markdown(text)}")
     assert [token.type for token in found] == ["paragraph_open", "inline", "paragraph_close"]
     inline = found[1].children

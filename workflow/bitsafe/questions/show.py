@@ -84,18 +84,6 @@ def commit_of(manifest: dict[str, Any]) -> str:
 
 def score_lines(run: Run, cell: Cell) -> Iterator[str]:
     found = numbers_of(run, Tables.read(run.folder), cell, CONTRASTS)
-    head = (
-        "benchmark",
-        "decoding",
-        "judge",
-        "metric",
-        "value [interval]",
-        "n",
-        "unreadable",
-        "contrast",
-        "change",
-        "Holm p",
-    )
     lines = [line for row in found.rows for line in lines_of(row)]
     yield f"\n{aligned([HEAD, *lines])}".rstrip() if lines else "\nno scores"
     yield from (f"not measured: {one_line(reason, 300)}" for reason in found.missing)

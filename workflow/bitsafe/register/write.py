@@ -11,6 +11,7 @@ from bitsafe.matrix.run import Run
 from bitsafe.register.card import card_text
 from bitsafe.register.judges import judges_of
 from bitsafe.register.steps import STEPS, Step, steps_of
+from bitsafe.report.text import one_line
 from bitsafe.stats.csvfile import shown
 from bitsafe.stats.states import failure
 
@@ -71,10 +72,10 @@ def row_of(run: Run, cell: Cell, steps: list[Step], record: dict[str, Any]) -> d
         "control": record["control"],
         "effective_bits": sum(bits) / len(bits) if bits else None,
         "steps_done": sum(step.done for step in steps),
-        **{step.name: "done" if step.done else f"not done: {step.reason}" for step in steps},
+        **{step.name: "done" if step.done else one_line(f"not done: {step.reason}", 500) for step in steps},
         "artefact_sha256": " ".join(hashes),
         "record_sha256": sha256_json(record),
-        "reason": record["failed"],
+        "reason": one_line(record["failed"], 500),
     }
 
 
