@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from bitsafe.cells import Cell
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
+from bitsafe.exits import Exit
 from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import CORE, interpreter
 from bitsafe.matrix.recipes import recipe
@@ -62,7 +63,7 @@ def check_judges(run: Run) -> None:
 
 def stop(error: UserError) -> NoReturn:
     print(f"bitsafe: {error}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(Exit.OPERATIONAL)
 
 
 def start(run: Run) -> None:

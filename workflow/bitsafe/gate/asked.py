@@ -7,6 +7,7 @@ from bitsafe.cells import Cell
 from bitsafe.gate.policy import Limit, Policy, RateAxis, ValueAxis
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import suggestion
+from bitsafe.register.evidence import governed
 
 KINDS = {"asr": "harmful", "over_refusal": "over_refusal", "utility": "utility"}
 
@@ -26,9 +27,8 @@ class Asked:
 
 
 def gated_cells(run: Run, policy: Policy) -> list[Cell]:
-    """Quantized and patched cells that the policy selects; never full precision, never a control."""
-    cells = [cell for cell in run.cells if cell.method != "full" and cell.stage not in run.controls]
-    return [cell for cell in cells if policy.cells.holds(cell)]
+    """The artefacts that the policy selects; never full precision, never a control."""
+    return [cell for cell in governed(run) if cell.stage not in run.controls and policy.cells.holds(cell)]
 
 
 def asked_of(run: Run, policy: Policy) -> Iterator[Asked]:

@@ -113,6 +113,8 @@ def check_unchanged(folder: Path) -> tuple[dict[str, str], list[str]]:
             "score.json is missing (a cell failed, or scoring did): the tables' hashes have nothing to match"
         ]
     told = read_json(index)
+    if not isinstance(told, dict) or not isinstance(told.get("files"), dict):
+        raise UserError(f"{index}: not an index of tables: run `python -m bitsafe score {folder}`")
     listed = {name: told["files"].get(name) for name in found} | told.get("read", {})
     for name, digest in listed.items():
         if not (folder / name).exists() or sha256_file(folder / name) != digest:

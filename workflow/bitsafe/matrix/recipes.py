@@ -132,9 +132,9 @@ def report(run: Run) -> dict:
 
 def register(run: Run) -> dict:
     """A label, licence or summary of the tables moves no number, but it moves what the register says."""
-    cells = [cell for cell in run.cells if cell.risk != "none" and cell.method != "full"]
-    sets = {str(cell): found[1].model_dump() for cell in cells if (found := run.risk_set(cell))}
-    said = {"release": run.config.release.model_dump(), "sets": sets}
+    models = {name: [run.model(name).licence, run.model(name).warning] for name in run.config.models}
+    sets = {str(cell): found[1].model_dump() for cell in run.cells if (found := run.risk_set(cell))}
+    said = {"release": run.config.release.model_dump(), "models": models, "sets": sets}
     return said | {"version": version("bitsafe.register.write")}
 
 

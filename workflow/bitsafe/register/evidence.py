@@ -15,6 +15,11 @@ from bitsafe.files import read_json, read_jsonl, sha256_file, sha256_folder, sha
 from bitsafe.matrix.run import Run
 
 
+def governed(run: Run) -> list[Cell]:
+    """Every cell that is an artefact of its own: quantized, or patched."""
+    return [cell for cell in run.cells if cell.method != "full" or cell.is_patched]
+
+
 @dataclass(frozen=True)
 class Link:
     """One file (or folder) at hand. recorded: its hash as the file before it in the chain has it."""

@@ -9,6 +9,7 @@ from bitsafe.files import sha256_json, whole_folder, write_json, write_text
 from bitsafe.gate.measured import Tables, check_unchanged
 from bitsafe.matrix.run import Run
 from bitsafe.register.card import card_text
+from bitsafe.register.evidence import governed
 from bitsafe.register.judges import judges_of
 from bitsafe.register.steps import STEPS, Step, steps_of
 from bitsafe.report.text import one_line
@@ -19,11 +20,6 @@ VERSION = 1
 NOUNS = ("model", "method", "bits", "risk", "stage")
 COLUMNS = ["run", *NOUNS, "slug", "control", "effective_bits", "steps_done", *STEPS]
 COLUMNS += ["artefact_sha256", "record_sha256", "reason"]
-
-
-def governed(run: Run) -> list[Cell]:
-    """Every cell that is an artefact of its own: quantized, or patched."""
-    return [cell for cell in run.cells if cell.method != "full"]
 
 
 def write_register(run: Run) -> None:
