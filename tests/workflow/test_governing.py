@@ -14,13 +14,13 @@ utility: {max_fall: 0.9}
 
 @pytest.fixture
 def governed(project):
-    """The finished project with a policy of its own, register and gate made."""
+    """The finished project with a policy of its own, register and gate made (`--`: a config file may be a list)."""
     (project.folder / "policy.yaml").write_text(POLICY)
     with (project.folder / "mini.yaml").open("a") as config:
         config.write("gate: {policy: policy.yaml}\n")
     assert project.planned() == set(), "a policy plans nothing else"
-    assert project.planned("register", "gate") == {"register", "gate"}
-    done = project.snakemake("register", "gate")
+    assert project.planned("--", "register", "gate") == {"register", "gate"}
+    done = project.snakemake("--", "register", "gate")
     assert done.returncode == 0, done.stdout[-3000:]
     return project
 
@@ -38,8 +38,8 @@ def test_register_and_gate_on_a_real_run(governed):
     assert [step["state"] for step in record["checklist"]] == ["done"] * 7, record["checklist"]
     assert record["notes"] == [] and len(list((run / "register").glob("*.md"))) == 3
 
-    assert governed.planned("register", "gate") == set()
+    assert governed.planned("--", "register", "gate") == set()
     (governed.folder / "policy.yaml").write_text(POLICY + "# a remark\n")
-    assert governed.planned("register", "gate") == {"gate"}
+    assert governed.planned("--", "register", "gate") == {"gate"}
     governed.edit("mini.yaml", "gate:", "release: {owner: me}\ngate:")
-    assert governed.planned("register", "gate") == {"register", "gate"}
+    assert governed.planned("--", "register", "gate") == {"register", "gate"}
