@@ -1,5 +1,4 @@
 # bitsafe: quantize -> generate -> judge -> patch -> re-judge -> plot, for every model × method × risk × bits cell.
-#
 #   snakemake --cores all                                          the embedded toy, into results/demo
 #   snakemake --cores all --configfile experiments/smollm2.yaml    a real small chat model
 #   snakemake --cores all --profile slurm                          the same on a cluster
@@ -67,6 +66,7 @@ include: "workflow/rules/distance.smk"
 include: "workflow/rules/judge.smk"
 include: "workflow/rules/patch.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/register.smk"
 
 
 onstart:

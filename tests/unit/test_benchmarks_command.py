@@ -7,7 +7,8 @@ import pytest
 import yaml
 from real_data import FOLDER, needs_real_data
 
-from bitsafe.cli import MISUSED, OK, main
+from bitsafe.cli import main
+from bitsafe.exits import Exit
 from bitsafe.files import sha256_bytes
 from bitsafe.matrix import catalogue
 
@@ -34,14 +35,14 @@ def told(tmp_path: Path, capsys: pytest.CaptureFixture):
 def test_a_good_file_shows_its_rows(told, tmp_path: Path) -> None:
     (tmp_path / "renamed.csv").write_bytes(GOOD)
     code, lines, text = told("--name", "one", "--name", "two")
-    assert code == OK and "toy_forbidden" not in lines
+    assert code == Exit.OK and "toy_forbidden" not in lines
     assert lines["one"][1:] == ["harmful", "1", "CC0-1.0", "3,", "1", "twice", sha256_bytes(GOOD)[:8], "ok"]
     assert lines["two"][4:7] == ["2", "of", "3"] and "missing" not in text
 
 
 def test_an_absent_file_is_no_failure_and_names_the_remedy(told) -> None:
     code, lines, text = told("--name", "one")
-    assert code == OK and lines["one"][-1] == "missing"
+    assert code == Exit.OK and lines["one"][-1] == "missing"
     assert "put set.csv into" in text and "https://x.invalid/set.csv" in text and "--fetch" in text
 
 
@@ -58,16 +59,16 @@ def test_an_absent_file_is_no_failure_and_names_the_remedy(told) -> None:
 def test_what_must_not_be_used_fails(told, tmp_path: Path, data: bytes, changes: dict, complaint: str) -> None:
     (tmp_path / "set.csv").write_bytes(data)
     code, lines, text = told("--name", "one", **changes)
-    assert code == MISUSED and lines["one"][-1] == "WRONG"
+    assert code == Exit.OPERATIONAL and lines["one"][-1] == "WRONG"
     assert re.search(complaint, text) and "benchmarks.one" in text.splitlines()[-1]
 
 
 def test_a_file_that_is_not_pinned_is_told_with_its_hash(told, tmp_path: Path) -> None:
     code, lines, text = told("--name", "one", sha256=None)
-    assert code == OK and lines["one"][-2:] == ["not", "pinned"] and "not known to us" in text
+    assert code == Exit.OK and lines["one"][-2:] == ["not", "pinned"] and "not known to us" in text
     (tmp_path / "set.csv").write_bytes(GOOD)
     code, lines, text = told("--name", "one", sha256=None)
-    assert code == OK and f"has sha256 {sha256_bytes(GOOD)}" in text and "-" in lines["one"]
+    assert code == Exit.OK and f"has sha256 {sha256_bytes(GOOD)}" in text and "-" in lines["one"]
 
 
 def test_a_second_known_copy_says_so(told, tmp_path: Path) -> None:
@@ -81,14 +82,14 @@ def test_what_is_missing_is_fetched_on_demand(told, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(sources, "_fetch", lambda url, name: GOOD)
     code, lines, _text = told("--name", "one", "--fetch")
-    assert code == OK and lines["one"][-1] == "ok"
+    assert code == Exit.OK and lines["one"][-1] == "ok"
     assert [path.read_bytes() for path in (tmp_path / "results/downloads").iterdir()] == [GOOD]
 
 
 def test_what_the_user_can_get_wrong(told, capsys: pytest.CaptureFixture) -> None:
     code, _lines, text = told("--name", "onne")
-    assert code == MISUSED and "no set 'onne'; did you mean 'one'?" in text
-    assert main(["benchmarks", "--data-dir", "/nowhere/at/all"]) == MISUSED
+    assert code == Exit.OPERATIONAL and "no set 'onne'; did you mean 'one'?" in text
+    assert main(["benchmarks", "--data-dir", "/nowhere/at/all"]) == Exit.OPERATIONAL
     assert "--data-dir: /nowhere/at/all: no such folder" in capsys.readouterr().err
 
 
@@ -105,6 +106,6 @@ def test_every_shipped_row_is_pinned_or_says_that_it_is_not() -> None:
 
 @needs_real_data
 def test_the_published_files_are_all_right(capsys: pytest.CaptureFixture) -> None:
-    assert main(["benchmarks", "--data-dir", str(FOLDER)]) == OK
+    assert main(["benchmarks", "--data-dir", str(FOLDER)]) == Exit.OK
     text = capsys.readouterr().out
     assert "WRONG" not in text and "250 of 450" in text and "1,067" in text

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,30 +14,26 @@ from bitsafe import __version__
 from bitsafe.cells import Cell
 from bitsafe.cluster.writers import only_writer
 from bitsafe.errors import CellError, UserError
+from bitsafe.exits import Exit, exit_of
 from bitsafe.matrix.run import Run
-
-OK, FAILED, MISUSED, TERMINATED = 0, 1, 2, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a mistake of the user's is one line and exit code 2, a failed cell one line and 1."""
+    """Run one command and return its exit code (exits.py): what the command says, or what ended it badly."""
     options = parser().parse_args(arguments)
     if getattr(options, "threads", None):
         set_threads(options.threads)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # what is open is closed, what was started ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))  # open files are closed, processes ended
     try:
-        options.do(options)
-    except UserError as error:
-        print(f"bitsafe: {error}", file=sys.stderr)
-        return MISUSED
-    except CellError as error:
-        print(f"bitsafe: {error}", file=sys.stderr)
-        return FAILED
+        found = options.do(options)
+        return found if isinstance(found, Exit) else Exit.OK
+    except (UserError, CellError, KeyboardInterrupt) as error:
+        if not isinstance(error, KeyboardInterrupt):
+            print(f"bitsafe: {error}", file=sys.stderr)
+        return exit_of(error)
     except BrokenPipeError:  # the reader (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return 130
-    return OK
+        return Exit.OK
 
 
 def set_threads(count: int) -> None:
@@ -60,7 +57,9 @@ def add_questions(commands: argparse._SubParsersAction) -> None:
     """What a person asks before, during and after a run."""
     plan = commands.add_parser("plan", help="the matrix: cells, jobs, what is done, before anything runs")
     plan.add_argument("--configfile", type=Path, action="append", default=[], help="laid over config.yaml")
-    plan.set_defaults(do=lambda o: call("bitsafe.matrix.plan:show_plan", [Path("config.yaml"), *o.configfile]))
+    plan.add_argument("--policy", type=Path, metavar="FILE", help="refuse a policy that so many prompts cannot resolve")
+    planned = "bitsafe.matrix.plan:show_plan"
+    plan.set_defaults(do=lambda o: call(planned, [Path("config.yaml"), *o.configfile], o.policy))
 
     sets = commands.add_parser("benchmarks", help="every prompt set with version, licence, rows and hash state")
     sets.add_argument("--data-dir", type=Path, metavar="DIR", help="folder looked into before the downloads")
@@ -85,6 +84,7 @@ def add_questions(commands: argparse._SubParsersAction) -> None:
     batch.set_defaults(do=lambda o: call("bitsafe.steps.judge_batch:judge_batch", Run.load(o.run), o.action, o.judge))
 
     add_archives(commands)
+    add_verdicts(commands)
     config = commands.add_parser("config", help="write config.yaml, its schema and its reference page from the model")
     config.set_defaults(do=lambda o: call("bitsafe.matrix.reference:write_all"))
 
@@ -104,6 +104,47 @@ def add_archives(commands: argparse._SubParsersAction) -> None:
     unpack.set_defaults(do=lambda o: call("bitsafe.sharing.archive:unpack", o.archive, o.results))
 
 
+def add_verdicts(commands: argparse._SubParsersAction) -> None:
+    """What a person asks of a finished run."""
+    gate = commands.add_parser(
+        "gate",
+        help="hold a policy against a finished run",
+        description="exit code 0 pass, 3 regression, 4 not measured, 5 not resolvable at this n, 2 operational",
+    )
+    gate.add_argument("run", type=Path, metavar="RUN_DIR")
+    gate.add_argument("--policy", type=Path, metavar="FILE", required=True)
+    gate.add_argument("--format", choices=("text", "json", "junit"), default="text", help="of what is printed")
+    gate.add_argument("--out", type=Path, metavar="DIR", help="write gate.txt, gate.json and gate.xml there as well")
+    gate.add_argument("--exit-zero", action="store_true", help="exit 0 whatever was found, as the Snakemake rule does")
+    gate.set_defaults(do=hold_gate)
+
+    show = commands.add_parser("show", help="one cell: parameters, manifest, scores, contrasts, a few answers")
+    show.add_argument("run", type=Path, metavar="RUN_DIR")
+    show.add_argument("cell", type=read_cell, metavar="CELL", help="MODEL/METHOD/BITSbit/RISK[/STAGE], or its slug")
+    show.add_argument("--transcripts", type=int, default=3, metavar="N", help="prompts a benchmark; 0 for none")
+    show.add_argument("--unfold", action="store_true", help="show harmful answers, too")
+    one = "bitsafe.questions.show:show"
+    show.set_defaults(do=lambda o: call(one, Run.load(o.run), o.cell, o.transcripts, o.unfold))
+
+    compare = commands.add_parser("compare", help="what changed between two runs, paired by prompt")
+    compare.add_argument("a", type=Path, metavar="RUN_A")
+    compare.add_argument("b", type=Path, metavar="RUN_B")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="write every comparison there as well")
+    compare.set_defaults(do=lambda o: call("bitsafe.questions.compare:compare", o.a, o.b, o.csv))
+
+
+def hold_gate(options: argparse.Namespace) -> object:
+    """The gate's exit code; a bug of ours is operational, too: 1 would be said of a failed cell."""
+    try:
+        given = (options.run, options.policy, options.format, options.out, options.exit_zero)
+        return call("bitsafe.gate.command:gate", *given)
+    except UserError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        return Exit.OPERATIONAL
+
+
 def add_steps(commands: argparse._SubParsersAction) -> None:
     """The steps, each as Snakemake calls it."""
     step(commands, "fetch_model", "a checkpoint by its pinned revision", "model")
@@ -117,12 +158,13 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
     step(commands, "tabulate", "write the tables of patches, what they did beside what they cost")
     step(commands, "plot", "plot the figures")
     step(commands, "report", "write report.html")
+    step(commands, "register", "record every artefact with the evidence for each step of the deployment checklist")
 
 
 STEPS = {name: f"bitsafe.steps.{name}:{name}" for name in ("fetch_model", "quantize", "patch", "generate", "judge")}
 STEPS |= {"distance": "bitsafe.distance.step:distance"}
 STEPS |= {"near_duplicates": "bitsafe.steps.near_duplicates:near_duplicates"}
-STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report")}
+STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report", "register")}
 
 
 def step(commands: argparse._SubParsersAction, name: str, summary: str, *nouns: str) -> None:

@@ -75,6 +75,20 @@ class Report(Section):
     transcripts: int = Field(12, description="prompts shown with the answers of each arm", ge=0)
 
 
+class Release(Section):
+    """What a release owner says of the artefacts (docs/register.md); the rest is observed."""
+
+    owner: str = Field("", description="who answers for the artefacts")
+    review_by: str = Field("", description="when they are to be reviewed again")
+    production_decoding: str | None = Field("default", description="row of the decodings table that production uses")
+
+
+class Gate(Section):
+    """What the target `gate` holds the run to (docs/gate.md)."""
+
+    policy: str = Field("experiments/policy.yaml", description="policy file")
+
+
 class Config(Section):
     """What one run computes. Every key has a default; a file given with --configfile is laid over config.yaml."""
 
@@ -108,6 +122,8 @@ class Config(Section):
     resources: Resources = Field(default_factory=Resources, description="what jobs ask a cluster for")
     score: Score = Field(default_factory=Score, description="statistics")
     report: Report = Field(default_factory=Report, description="the page people read")
+    release: Release = Field(default_factory=Release, description="what a release owner says of the artefacts")
+    gate: Gate = Field(default_factory=Gate, description="what the target `gate` holds the run to")
     tables: dict[str, dict[str, dict[str, Any]]] = Field(
         {}, description="rows added to the tables, or laid over them: {methods: {my_rtn: {base: rtn, group_size: 32}}}"
     )

@@ -19,6 +19,7 @@ from bitsafe.cluster.told import tell_of_groups
 from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
+from bitsafe.exits import Exit
 from bitsafe.files import told_plainly
 from bitsafe.matrix.environments import APPTAINER, CONDA, CORE, image_for
 from bitsafe.matrix.recipes import recipe
@@ -67,7 +68,7 @@ def check_judges(run: Run) -> None:
 
 def stop(error: UserError) -> NoReturn:
     print(f"bitsafe: {error}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(Exit.OPERATIONAL)
 
 
 def start(workflow: Any, run: Run) -> None:

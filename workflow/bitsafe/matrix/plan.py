@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bitsafe.cells import Cell
 from bitsafe.config import read_config
+from bitsafe.exits import Exit
 from bitsafe.matrix.progress import Job, jobs
 from bitsafe.matrix.run import Run
 from bitsafe.resources.bill import Asked, Hours, asked_over_network, disk_gb, hours, untold
@@ -17,8 +18,8 @@ STEPS = ("quantize", "patch", "generate", "distance", "judge")
 WORST_FIRST = ("failed", "running", "interrupted", "redo", "todo", "done")
 
 
-def show_plan(configfiles: list[Path]) -> None:
-    """Print the matrix that these config files describe, and what is done of it."""
+def show_plan(configfiles: list[Path], policy: Path | None = None) -> Exit:
+    """Print the matrix that these config files describe, and what is done of it; refuse a policy it cannot resolve."""
     run = Run(read_config(configfiles))
     found = list(jobs(run))
     print(heading(run))
@@ -26,6 +27,11 @@ def show_plan(configfiles: list[Path]) -> None:
     print(part_table(run, found), end="")
     print(job_table(found))
     print(cost(run, found))
+    if policy is None:
+        return Exit.OK
+    from bitsafe.gate.before import check_policy  # scipy
+
+    return check_policy(run, policy)
 
 
 def show_status(run: Run) -> None:

@@ -143,6 +143,20 @@ def report(run: Run) -> dict:
     return {"version": version("bitsafe.report.html"), "report": run.config.report.model_dump()}
 
 
+def register(run: Run) -> dict:
+    """A label, licence or summary of the tables moves no number, but it moves what the register says."""
+    models = {name: [run.model(name).licence, run.model(name).warning] for name in run.config.models}
+    sets = {str(cell): found[1].model_dump() for cell in run.cells if (found := run.risk_set(cell))}
+    said = {"release": run.config.release.model_dump(), "models": models, "sets": sets}
+    return said | {"version": version("bitsafe.register.write")}
+
+
+def gate(run: Run) -> dict:
+    policy = Path(run.config.gate.policy)
+    content = sha256_file(policy) if policy.is_file() else None  # told when the gate is asked for, not before
+    return {"version": version("bitsafe.gate.evaluate"), "policy": content}
+
+
 def fetch_model(run: Run, model: str) -> dict:
     return {"version": version("bitsafe.data.checkpoints"), "sources": run.model(model).sources}
 
@@ -159,6 +173,8 @@ SLICES: dict[str, Any] = {
     "tabulate": tabulate,
     "plot": plot,
     "report": report,
+    "register": register,
+    "gate": gate,
 }
 
 

@@ -44,6 +44,12 @@ def one_line(text: object, limit: int = 200) -> str:
     return re.sub(r"\s+", " ", clean(text, limit)).strip()
 
 
+def markdown(text: object, limit: int = 500) -> str:
+    """`one_line`, with nothing in it that Markdown (or HTML, or TeX between dollars) would take for an instruction."""
+    shown = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$@:^]|\.(?=[A-Za-z]))", r"\\\1", shown)
+
+
 def percent(rate: float | None, digits: int = 1) -> str:
     """A fraction as `12.3 %`."""
     return NONE if rate is None else f"{100 * rate:.{digits}f} %"

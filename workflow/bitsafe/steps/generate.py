@@ -28,9 +28,10 @@ def generate(run: Run, cell: Cell) -> None:
             sweep(folder / "answers")
             for stage in dict.fromkeys([cell.quantized, cell]):  # a patched cell has learned what it was made of too
                 require_held_out(run.replicate_folder(stage, replicate), asked)
+            asked_of = read_json(folder / "manifest.json")["artefact_sha256"]
             counts = generate_replicate(job_of(run, cell, folder, replicate, benchmarks))
         files = {name: {"rows": rows, "sha256": sha256_file(folder / name)} for name, rows in counts.files.items()}
-        replicates.append({"replicate": replicate, "files": files})
+        replicates.append({"replicate": replicate, "artefact_sha256": asked_of, "files": files})
         said = f"{counts.generated} answers generated, {counts.found} found in the store, {counts.tokens} tokens"
         print(f"{cell} replicate {replicate}: {said}")
     index = {"cell": str(cell), "recipe": recipe("generate", run, cell), "replicates": replicates}

@@ -12,6 +12,7 @@ from bitsafe import __version__
 from bitsafe.cells import Cell
 from bitsafe.data.conversations import check_held_out, load_conversations, split_held_out
 from bitsafe.data.prompts import load_benchmark, prompt_hash
+from bitsafe.data.sources import find
 from bitsafe.errors import UserError
 from bitsafe.files import read_json, sha256_file, sha256_folder, sha256_json, whole_folder, write_json
 from bitsafe.generate.prompts import dressed
@@ -52,6 +53,13 @@ def benchmark_rows(run: Run, name: str) -> list[dict]:
     """The prompts of one benchmark of this run."""
     row = run.benchmarks[name].model_dump() | {"name": name}
     return load_benchmark(row, ROOT, data_dir(run), downloads(run))
+
+
+def rows_at_hand(run: Run, name: str) -> list[dict] | None:
+    """The prompts of a benchmark where every file of it is here; None elsewhere: nothing is fetched."""
+    files = [file.model_dump() for file in run.benchmarks[name].files().values()]
+    at_hand = all(find(file, data_dir(run), downloads(run), name) for file in files)
+    return benchmark_rows(run, name) if at_hand else None
 
 
 def asked_rows(run: Run) -> dict[str, list[dict]]:

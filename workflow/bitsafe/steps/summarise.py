@@ -1,4 +1,4 @@
-"""score, tabulate, plot, report: from the verdicts of all cells to tables, figures and the page."""
+"""score, tabulate, plot, report, register: from the verdicts of all cells to tables, figures, page and register."""
 
 from bitsafe.files import sha256_file, write_json
 from bitsafe.matrix.recipes import recipe
@@ -9,8 +9,12 @@ INDEX = "score.json"  # written last, and only when every cell was there: withou
 
 def score(run: Run) -> None:
     write_tables(run)
-    files = {file.name: sha256_file(file) for file in sorted(run.folder.glob("*.csv"))}
-    write_json(run.folder / INDEX, {"run": run.name, "recipe": recipe("score", run), "files": files})
+    from bitsafe.stats.csvfile import COLUMNS
+
+    tables = [file for name in sorted(COLUMNS) if (file := run.folder / f"{name}.csv").exists()]
+    read = {str(path.relative_to(run.folder)): sha256_file(path) for _cell, _judge, path in run.judge_files()}
+    index = {"run": run.name, "recipe": recipe("score", run), "read": read}
+    write_json(run.folder / INDEX, index | {"files": {file.name: sha256_file(file) for file in tables}})
 
 
 def write_tables(run: Run) -> None:
@@ -39,3 +43,9 @@ def report(run: Run) -> None:
     from bitsafe.report.html import write_report
 
     write_report(run)
+
+
+def register(run: Run) -> None:
+    from bitsafe.register.write import write_register
+
+    write_register(run)

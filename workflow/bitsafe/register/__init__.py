@@ -1,0 +1,1 @@
+"""The register: one governed artefact per quantized or patched cell, from what the files at hand show."""
