@@ -44,6 +44,33 @@ def one_line(text: object, limit: int = 200) -> str:
     return re.sub(r"\s+", " ", clean(text, limit)).strip()
 
 
+_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])|(?<=\w):(?=//)")
+
+
+def in_markdown(text: object, limit: int = 2000) -> str:
+    """`text` on one line that no Markdown reader takes for markup, a table's border, HTML or a link."""
+    escaped = _IN_MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text, limit).replace("&", "&amp;"))
+    return re.sub(r"^(\d*)([.)](?=\s|$)|[-+=](?=[-+=\s]|$))", r"\1\\\2", escaped)  # at a line's start: no list or rule
+
+
+_IN_LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"{\char96}", "'": "{'}"},
+    **{"[": "{[}", "]": "{]}", "*": "{*}", "-": "{-}"},  # no argument of \\ or a rule, no ligature
+    **{"–": "--", "−": "$-$", "→": r"$\to$", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "…": r"\ldots{}"},
+    **{"“": "``", "”": "''", "‘": "`", "’": "'", "τ": r"$\tau$", "β": r"$\beta$", "κ": r"$\kappa$", "α": r"$\alpha$"},
+}
+
+
+def in_latex(text: object, limit: int = 2000) -> str:
+    """`text` on one line of which LaTeX sets every character and runs none; what plain LaTeX lacks as its code point."""
+    return "".join(
+        _IN_LATEX.get(character, character if character.isascii() else f"{{[}}U+{ord(character):04X}{{]}}")
+        for character in one_line(text, limit)
+    )
+
+
 def percent(rate: float | None, digits: int = 1) -> str:
     """A fraction as `12.3 %`."""
     return NONE if rate is None else f"{100 * rate:.{digits}f} %"
