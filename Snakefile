@@ -17,6 +17,7 @@ from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS, Cell
 from bitsafe.matrix.recipes import recipe
 from bitsafe.report.patched.sweeps import swept
+from bitsafe.report.published.definitions import figure_files, table_files
 
 
 configfile: "config.yaml"
@@ -41,8 +42,8 @@ localrules:
     all,
     near_duplicates,
     score,
-    tabulate,
-    plot,
+    tables,
+    figures,
     report,
 
 

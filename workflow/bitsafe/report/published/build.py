@@ -26,7 +26,7 @@ class Cell:
     def difference(self) -> float | None:
         """Ours less the printed value, in its unit."""
         known = self.published is not None and self.ours.value is not None
-        return self.ours.value - self.published if known else None
+        return self.ours.value - self.published if known and self.ours.comparable else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def _told(finder: "_Finder", lines: Sequence[Line]) -> tuple[str, ...]:
             alike.setdefault(told, []).append(columns[name].heading or name)
     derived = [DERIVED] if any(column.drop or column.relative for column in columns.values()) else []
     where = [f"Ours, {', '.join(dict.fromkeys(names))}: {told}." for told, names in alike.items()]
-    return (*filter(None, notes), *derived, *where)
+    run = f"Ours: run {finder.ours.name}, with {100 * finder.ours.confidence:g} % intervals. The paper prints none."
+    return (run, *filter(None, notes), *derived, *where)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Measure(Part):
     needs: str | None = Field(None, description="a column of the row without which the number means nothing")
     otherwise: str = Field("", description="the reason where `needs` is blank")
     select: Select = {}
+    comparable: bool = Field(True, description="false: the two are different quantities, and no difference is shown")
     note: str = Field("", description="how the printed quantity and ours differ")
 
     @property
@@ -138,11 +139,12 @@ class Paper:
 
     def labels(self, table: Table) -> dict[str, dict[str, Select]]:
         """Of each printed column that names rows, what its labels are in our nouns; the table's own over the paper's."""
-        return {
-            column: self.says.labels.get(column, {}) | table.labels.get(column, {})
-            for column in table.rows
-            if column in self.says.labels or column in table.labels
-        }
+        found = {}
+        for column in table.rows:
+            general, own = self.says.labels.get(column, {}), table.labels.get(column, {})
+            if general or own:
+                found[column] = {label: general.get(label, {}) | own.get(label, {}) for label in general | own}
+        return found
 
 
 def read_printed(file: Path) -> Printed:
@@ -211,6 +213,23 @@ def applies(part: Exception_ | Note, labels: dict[str, str], column: str) -> boo
     return _is(labels, part.where) and (not part.columns or column in part.columns)
 
 
-def identity() -> dict[str, str]:
-    """For the recipe of the rules: what is published enters by content."""
-    return {paper.slug: sha256_folder(paper.folder) for paper in papers()}
+def published() -> str:
+    """Hash of everything that is published, for the recipes."""
+    return sha256_folder(FOLDER)
+
+
+# ---- what is written of it ----------------------------------------------------------------------------------------
+
+DOCUMENT = "papers.tex"  # an article of all tables
+
+
+def table_files() -> list[str]:
+    """Names of the files of the tables, below a folder `tables`."""
+    stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.tables]
+    return [f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")] + [DOCUMENT]
+
+
+def figure_files() -> list[str]:
+    """Names of the files of the figures, below a folder `figures`."""
+    stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.figures]
+    return [f"{stem}.{kind}" for stem in stems for kind in ("csv", "pdf", "png")]

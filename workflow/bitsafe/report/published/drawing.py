@@ -176,7 +176,7 @@ def _counted(rows: Sequence[Points]) -> str:
     cells = [cell for row in rows for cell in row.cells.values()]
     known = sum(cell.ours.value is not None for cell in cells)
     why = "" if known == len(cells) else " Why the others are blank is in the CSV file of this figure."
-    return f"{rows[0].built.run}: {known} of {len(cells)} points.{why}"
+    return f"The run has {known} of {len(cells)} points.{why}"
 
 
 def _legend(plot: Plot, rows: Sequence[Points]) -> list[Line2D]:

@@ -89,7 +89,7 @@ def as_latex(view: View, label: str) -> str:
     text += [r"\toprule", head, r"\midrule", r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead"]
     text += [r"\bottomrule", r"\endfoot"]
     for place, (heading, lines) in enumerate(view.groups):
-        text += [r"\midrule"] if place else []
+        text += [r"\addlinespace"] if place else []
         if heading:
             text.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\itshape {in_latex(heading)}}}\\*")
         text += _latex_lines(view, lines)

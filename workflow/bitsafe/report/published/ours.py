@@ -20,13 +20,17 @@ DEFAULTS = {"risk": "none", "stage": "quantized"}
 
 @dataclass(frozen=True)
 class Value:
-    """A number in the paper's unit with the bounds of its interval, or blank with a reason; `measured` says on what."""
+    """A number in the paper's unit with the bounds of its interval, or blank with a reason.
+
+    measured: on what, and which of several possible cells it was. comparable: whether it is what the paper prints.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     reason: str = ""
     measured: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,21 @@ class Ours:
         was measured there, so that a failed cell is blank instead of filled from somewhere else.
         """
         wanted = {noun: _listed(value) for noun, value in (DEFAULTS | measure.select | select).items()}
+        if lacking := [noun for noun in CELL if noun not in wanted]:
+            raise UserError(f"data/published: {measure.of}: a cell is named without {lacking[0]}: add it to paper.yaml")
         cells = self._files[measure.file]
         if not (found := [cell for cell in product(*(wanted[noun] for noun in CELL)) if cell in cells]):
             return Value(reason=_missing(list(cells), [(noun, wanted[noun]) for noun in CELL]))
         rows = cells[found[0]]
+        chosen = [f"{noun} {one}" for noun, one in zip(CELL, found[0]) if len(wanted[noun]) > 1]
         for noun in () if measure.file == "cells" else (*MEASURED, *BESIDE[measure.file]):
             present = {row[noun] for row in rows}
             if not (value := next((value for value in wanted[noun] if value in present), None)):
                 return Value(reason=f"not measured: no {noun} {_or(wanted[noun])}")
             rows = [row for row in rows if row[noun] == value]
-        return self._number(measure, rows[0])
+        return self._number(measure, rows[0], chosen)
 
-    def _number(self, measure: Measure, row: Row) -> Value:
+    def _number(self, measure: Measure, row: Row, chosen: list[str]) -> Value:
         if row.get(measure.column) is None:
             return Value(reason=row.get("reason") or "not measured")
         if measure.needs and row.get(measure.needs) is None:
@@ -82,8 +89,9 @@ class Ours:
             independent = row.get("n_clusters") == n  # else Wilson's interval would be too narrow
             bounds = list(wilson(number, n, self.confidence)) if independent else bounds
             number = number / n
-        told = "" if measure.file == "cells" else f"{row['benchmark']}, decoding {row['decoding']}, judge {row['judge']}"
-        return Value(*(_in_unit(measure, one) for one in (number, *bounds)), measured=told)
+        told = [] if measure.file == "cells" else [row["benchmark"], *(f"{noun} {row[noun]}" for noun in MEASURED[1:])]
+        numbers = (_in_unit(measure, one) for one in (number, *bounds))
+        return Value(*numbers, measured=", ".join(chosen + told), comparable=measure.comparable)
 
 
 def _in_unit(measure: Measure, number: float | None) -> float | None:

@@ -1,31 +1,22 @@
 """Writing the papers' tables and figures: below a run with its numbers beside the printed ones, or anywhere without."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from bitsafe.errors import UserError
 from bitsafe.files import write_bytes, write_text
 from bitsafe.report.published.build import build
-from bitsafe.report.published.definitions import FOLDER, papers
+from bitsafe.report.published.definitions import DOCUMENT, papers
 from bitsafe.report.published.formats import as_csv, as_latex, as_markdown, document
 from bitsafe.report.published.ours import Ours
 from bitsafe.report.published.view import view
 
 VERSION = 1  # bump when a table or a figure would look different
-KINDS = {"tables": ("csv", "md", "tex"), "figures": ("csv", "pdf", "png")}
-DOCUMENT = "papers.tex"  # an article of all tables
 
 
-def table_files() -> list[str]:
-    """Names of the files of the tables, below a folder `tables`."""
-    stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.tables]
-    return [f"{stem}.{kind}" for stem in stems for kind in KINDS["tables"]] + [DOCUMENT]
-
-
-def figure_files() -> list[str]:
-    """Names of the files of the figures, below a folder `figures`."""
-    stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.figures]
-    return [f"{stem}.{kind}" for stem in stems for kind in KINDS["figures"]]
+def write_published(folder: Path) -> None:
+    """What is printed alone, without any run."""
+    write_tables(folder / "tables")
+    write_figures(folder / "figures")
+    print(f"{folder}/tables, {folder}/figures: {len(papers())} papers as they are printed")
 
 
 def write_tables(folder: Path, ours: Ours | None = None) -> None:
