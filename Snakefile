@@ -17,7 +17,7 @@ from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS, Cell
 from bitsafe.matrix.recipes import recipe
 from bitsafe.report.patched.sweeps import swept
-from bitsafe.report.published.definitions import figure_files, table_files
+from bitsafe.report.published.papers import figure_files, table_files
 
 
 configfile: "config.yaml"

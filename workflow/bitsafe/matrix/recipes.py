@@ -15,7 +15,7 @@ from bitsafe.files import sha256_file, sha256_folder, sha256_json
 from bitsafe.matrix.data_rows import FILES
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT, DatasetRow, Row, labels_file, version
-from bitsafe.report.published.definitions import published
+from bitsafe.report.published.papers import published
 
 # keys of a row that are for people, or say where to look and how fast: editing them reruns nothing
 UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance", "endpoint", "resources", "checked"}

@@ -58,13 +58,14 @@ _IN_LATEX = {
     **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"{\char96}", "'": "{'}"},
     **{"[": "{[}", "]": "{]}", "*": "{*}", "-": "{-}"},  # no argument of \\ or a rule, no ligature
-    **{"–": "--", "−": "$-$", "→": r"$\to$", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "…": r"\ldots{}"},
+    **{"–": "--", "−": "$-$", "…": r"\ldots{}"},
+    **{"→": r"$\to$", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$"},
     **{"“": "``", "”": "''", "‘": "`", "’": "'", "τ": r"$\tau$", "β": r"$\beta$", "κ": r"$\kappa$", "α": r"$\alpha$"},
 }
 
 
 def in_latex(text: object, limit: int = 2000) -> str:
-    """`text` on one line of which LaTeX sets every character and runs none; what plain LaTeX lacks as its code point."""
+    """`text` on one line that LaTeX sets and does not run; a character that plain LaTeX lacks as its code point."""
     return "".join(
         _IN_LATEX.get(character, character if character.isascii() else f"{{[}}U+{ord(character):04X}{{]}}")
         for character in one_line(text, limit)

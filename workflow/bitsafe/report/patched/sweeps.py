@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitsafe.cells import Cell
 from bitsafe.patches.base import Settings
-from bitsafe.report.published.definitions import FOLDER, read_printed
+from bitsafe.report.published.papers import FOLDER, read_printed
 from bitsafe.report.read import Entry, Panel, Row
 from bitsafe.stats.csvfile import shown
 

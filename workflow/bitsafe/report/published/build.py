@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from bitsafe.report.published.definitions import Column, Measure, Note, Paper, Printed, Select, Table, applies
+from bitsafe.report.published.definitions import Column, Measure, Note, Select, Table, applies
 from bitsafe.report.published.ours import Ours, Value
+from bitsafe.report.published.papers import Paper, Printed
 
 DERIVED = (
     "Ours: changes and drops are of the rates shown, and carry no interval here; comparisons.csv has the paired one."
@@ -110,14 +111,10 @@ def _told(finder: "_Finder", lines: Sequence[Line]) -> tuple[str, ...]:
     columns = finder.table.columns
     used = [name for column in columns.values() for name in [column.measure, *column.mean_drop] if name]
     notes = list(dict.fromkeys(finder.paper.says.measures[name].note for name in used))
-    measured = {
-        name: list(dict.fromkeys(told for line in lines if name in line.cells and (told := line.cells[name].ours.measured)))
-        for name in columns
-    }
     alike: dict[str, list[str]] = {}
-    for name, tolds in measured.items():
-        for told in tolds:
-            alike.setdefault(told, []).append(columns[name].heading or name)
+    for name, cell in [pair for line in lines for pair in line.cells.items()]:
+        if cell.ours.measured:
+            alike.setdefault(cell.ours.measured, []).append(columns[name].heading or name)
     derived = [DERIVED] if any(column.drop or column.relative for column in columns.values()) else []
     where = [f"Ours, {', '.join(dict.fromkeys(names))}: {told}." for told, names in alike.items()]
     run = f"Ours: run {finder.ours.name}, with {100 * finder.ours.confidence:g} % intervals. The paper prints none."

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-from matplotlib import style
+from matplotlib import rcParams, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 
 from bitsafe.report.figures import AFTER, BEFORE, FAINT, INK, PAPER, STYLE, WIDTH
 from bitsafe.report.published.definitions import Plot
@@ -23,7 +24,6 @@ from bitsafe.report.text import one_line
 ROW, NOTE, KEY = 0.15, 0.085, 0.15  # inches: of a row of two series, of a line of notes, of a line of the legend
 BELOW, RIGHT, TITLE, BARE = 0.36, 0.13, 0.2, 0.06  # inches below, right of and above the axes, with a title and without
 GAP, BETWEEN = 0.3, 0.2  # inches: for the numbers at the right, between two axes
-LETTER = 0.058  # inches: of a letter of a row's label
 NOTE_SIZE, NOTE_LETTERS = 5.2, 88
 MARKS = [BEFORE, *AFTER]
 RING, DOT = 4.6, 2.6  # points
@@ -63,9 +63,9 @@ def draw(plot: Plot, rows: Sequence[Points]) -> Figure:
     layout = lay_out(plot, rows)
     across = list(dict.fromkeys(row.labels[plot.across] for row in rows)) if plot.across else [""]
     names = {key: one_line(" ".join(key[len(plot.groups) :]), 40) for key in layout.rows}
-    left = 0.1 + LETTER * max(map(len, names.values()))
     body = ROW * max(1.0, 0.5 * len(plot.series)) * layout.height
     with style.context(str(STYLE)):
+        left = 0.12 + max(_width(name) for name in names.values())
         handles, notes = _legend(plot, rows), _notes(plot, rows)
         foot = BELOW + KEY * -(-len(handles) // _keys_a_line(plot)) + NOTE * (len(notes) + 0.5)
         total = (TITLE if plot.across else BARE) + body + foot
@@ -84,6 +84,11 @@ def draw(plot: Plot, rows: Sequence[Points]) -> Figure:
         at = (0.5, NOTE * (len(notes) + 0.5) / total)
         figure.legend(handles=handles, loc="lower center", bbox_to_anchor=at, ncols=_keys_a_line(plot), borderaxespad=0)
     return figure
+
+
+def _width(label: str) -> float:
+    """Inches of a row's label."""
+    return TextPath((0, 0), label or " ", size=rcParams["ytick.labelsize"]).get_extents().width / 72
 
 
 def _keys_a_line(plot: Plot) -> int:
@@ -123,7 +128,8 @@ def _draw_point(axes: Axes, row: Points, name: str, y: float, mark: tuple[str, s
         axes.plot(cell.published, y, marker, color=colour, ms=RING, zorder=4, clip_on=False, **face)
         if cell.notes:
             text = {"textcoords": "offset points", "size": 4.5, "va": "center", "zorder": 5}
-            axes.annotate(",".join(str(numbers[note]) for note in row.notes(name)), (cell.published, y), (3.4, 2.2), **text)
+            marks = ",".join(str(numbers[note]) for note in row.notes(name))
+            axes.annotate(marks, (cell.published, y), (3.4, 2.2), **text)
     if ours.low is not None and ours.high is not None:
         axes.plot([ours.low, ours.high], [y, y], color=colour, lw=2.6, alpha=0.35, solid_capstyle="butt", clip_on=False)
     if ours.value is not None:
@@ -134,8 +140,8 @@ def _draw_arrow(axes: Axes, plot: Plot, row: Points, y: float) -> None:
     """From before to after, as it is printed."""
     start, end = (row.cells[name].published for name in plot.series[:2])
     if start is not None and end is not None:
-        arrow = {"arrowstyle": "-|>,head_length=0.22,head_width=0.1", "color": FAINT, "lw": 0.5, "shrinkA": 2.6, "shrinkB": 2.6}
-        axes.annotate("", xy=(end, y), xytext=(start, y), arrowprops=arrow, zorder=2)
+        arrow = {"arrowstyle": "-|>,head_length=0.22,head_width=0.1", "color": FAINT, "lw": 0.5}
+        axes.annotate("", (end, y), (start, y), arrowprops=arrow | {"shrinkA": 2.6, "shrinkB": 2.6}, zorder=2)
 
 
 def _write_gap(axes: Axes, plot: Plot, row: Points, y: float) -> None:

@@ -1,4 +1,4 @@
-"""A published table as CSV (for programs), Markdown and LaTeX (for people); text of a run can do nothing in any of them."""
+"""A published table as CSV (for programs), Markdown and LaTeX (for people); none runs what a run's text says."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def as_csv(built: Built) -> str:
-    """The columns as they are printed, text for text; with a run, behind each its ours, low, high, difference, reason."""
+    """The columns text for text as printed; with a run, behind each its ours, low, high, difference and reason."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     beside = BESIDE if built.run else ()
@@ -73,7 +73,8 @@ def _markdown_cells(view: View, line: ViewLine) -> list[str]:
 HEAD = (
     r"\begingroup\footnotesize",
     r"\setlength{\tabcolsep}{2.5pt}",
-    r"\setlength{\LTleft}{0pt plus 1fill minus 1fill}\setlength{\LTright}{\LTleft}",  # wide ones reach into both margins
+    # wide ones reach into both margins
+    r"\setlength{\LTleft}{0pt plus 1fill minus 1fill}\setlength{\LTright}{\LTleft}",
 )
 WIDE = 6  # columns from which the type is smaller still
 

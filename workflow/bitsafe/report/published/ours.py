@@ -1,6 +1,6 @@
 """A run's own numbers, found by nouns: a value with its interval, or the reason why there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -57,6 +57,10 @@ class Ours:
                 cells.setdefault(tuple(row[noun] for noun in CELL), []).append(row)
         return files
 
+    @cached_property
+    def _cells(self) -> set[tuple]:
+        return {cell for cells in self._files.values() for cell in cells}
+
     def value(self, measure: Measure, select: Select) -> Value:
         """The number that `measure` names at these nouns.
 
@@ -66,17 +70,16 @@ class Ours:
         wanted = {noun: _listed(value) for noun, value in (DEFAULTS | measure.select | select).items()}
         if lacking := [noun for noun in CELL if noun not in wanted]:
             raise UserError(f"data/published: {measure.of}: a cell is named without {lacking[0]}: add it to paper.yaml")
-        cells = self._files[measure.file]
-        if not (found := [cell for cell in product(*(wanted[noun] for noun in CELL)) if cell in cells]):
-            return Value(reason=_missing(list(cells), [(noun, wanted[noun]) for noun in CELL]))
-        rows = cells[found[0]]
+        if not (found := [cell for cell in product(*(wanted[noun] for noun in CELL)) if cell in self._cells]):
+            return Value(reason=_missing(self._cells, [(noun, wanted[noun]) for noun in CELL]))
+        rows = self._files[measure.file].get(found[0], [])
         chosen = [f"{noun} {one}" for noun, one in zip(CELL, found[0]) if len(wanted[noun]) > 1]
         for noun in () if measure.file == "cells" else (*MEASURED, *BESIDE[measure.file]):
             present = {row[noun] for row in rows}
             if not (value := next((value for value in wanted[noun] if value in present), None)):
                 return Value(reason=f"not measured: no {noun} {_or(wanted[noun])}")
             rows = [row for row in rows if row[noun] == value]
-        return self._number(measure, rows[0], chosen)
+        return self._number(measure, rows[0] if rows else {}, chosen)
 
     def _number(self, measure: Measure, row: Row, chosen: list[str]) -> Value:
         if row.get(measure.column) is None:
@@ -106,10 +109,9 @@ def _or(values: Sequence[Any]) -> str:
     return " or ".join(map(str, values))
 
 
-def _missing(cells: list[tuple], wanted: list[tuple[str, list[Any]]]) -> str:
+def _missing(cells: Iterable[tuple], wanted: list[tuple[str, list[Any]]]) -> str:
     """The first noun that no cell of the run has, of those that agree in the nouns before it."""
     for place, (noun, values) in enumerate(wanted):
-        cells = [cell for cell in cells if cell[place] in values]
-        if not cells:
+        if not (cells := [cell for cell in cells if cell[place] in values]):
             return f"not run: no {noun} {_or(values)}"
     return "not run"

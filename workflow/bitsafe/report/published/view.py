@@ -1,4 +1,4 @@
-"""A built table as people read it: lines of text with marks, and what the marks say. Markdown and LaTeX only dress it."""
+"""A built table as people read it: lines of text with marks, and what the marks say; Markdown and LaTeX dress it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,9 +89,7 @@ def _letter(place: int) -> str:
 
 def _lines(built: Built, line: Line, labels: tuple[str, ...], reasons: dict[str, str]) -> list[ViewLine]:
     labels = tuple(one_line(label) for label in labels)
-    printed = tuple(
-        Shown(minus(cell.printed) or NONE, tuple(map(str, cell.notes))) for cell in line.cells.values()
-    )
+    printed = tuple(Shown(minus(cell.printed) or NONE, tuple(map(str, cell.notes))) for cell in line.cells.values())
     if built.run is None:
         return [ViewLine(labels, "", printed)]
     blank = ("",) * len(labels)
@@ -119,7 +117,7 @@ def _ours(reasons: dict[str, str]) -> Callable[[Cell, int], Shown]:
 
 def _interval(cell: Cell, digits: int) -> Shown:
     low, high = cell.ours.low, cell.ours.high
-    return Shown("" if low is None or high is None else f"{minus(f'{low:.{digits}f}')} to {minus(f'{high:.{digits}f}')}")
+    return Shown("" if low is None or high is None else minus(f"{low:.{digits}f} to {high:.{digits}f}"))
 
 
 def _difference(cell: Cell, digits: int) -> Shown:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from bitsafe.files import write_bytes, write_text
 from bitsafe.report.published.build import build
-from bitsafe.report.published.definitions import DOCUMENT, papers
 from bitsafe.report.published.formats import as_csv, as_latex, as_markdown, document
 from bitsafe.report.published.ours import Ours
+from bitsafe.report.published.papers import DOCUMENT, papers
 from bitsafe.report.published.view import view
 
 VERSION = 1  # bump when a table or a figure would look different
