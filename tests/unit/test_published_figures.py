@@ -1,4 +1,4 @@
-"""Figures of the papers: every printed point at its place, the run's beside it, and the data that is drawn as a file."""
+"""Figures of the papers: every printed point at its place, the run's beside it, and what is drawn as a file."""
 
 import csv
 import io
@@ -77,7 +77,7 @@ def test_a_measured_point_has_its_interval_and_a_missing_one_its_reason(tmp_path
 
 
 def test_footnotes_stand_at_their_points():
-    _, rows, figure = drawn(QRESAFE, "figure1")
+    figure = drawn(QRESAFE, "figure1")[2]
     marks = sorted(text.get_text() for axes in figure.axes for text in axes.texts if text.get_text().isdigit())
     assert marks == ["1", "2", "3", "4", "5"]
     below = figure.texts[0].get_text()

@@ -1,4 +1,4 @@
-"""A run's numbers beside the printed ones: the right cell, its unit and interval, and a reason wherever one is missing."""
+"""A run's numbers beside the printed ones: the right cell, its unit and interval, a reason wherever one is missing."""
 
 import pytest
 from published_run import HARMFUL, SAFE, nouns, run_of

@@ -1,6 +1,7 @@
 """The papers of data/published: their printed cells (CSV) and definitions (paper.yaml), checked as they are read."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,13 +119,13 @@ def published() -> str:
 DOCUMENT = "papers.tex"  # an article of all tables
 
 
-def table_files() -> list[str]:
-    """Names of the files of the tables, below a folder `tables`."""
+def table_files(kinds: Sequence[str] = ("csv", "md", "tex")) -> list[str]:
+    """Names of the files of the tables, below a folder `tables`; beside them lies DOCUMENT."""
     stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.tables]
-    return [f"{stem}.{kind}" for stem in stems for kind in ("csv", "md", "tex")] + [DOCUMENT]
+    return [f"{stem}.{kind}" for stem in stems for kind in kinds]
 
 
-def figure_files() -> list[str]:
+def figure_files(kinds: Sequence[str] = ("csv", "pdf", "png")) -> list[str]:
     """Names of the files of the figures, below a folder `figures`."""
     stems = [f"{paper.slug}_{name}" for paper in papers() for name in paper.says.figures]
-    return [f"{stem}.{kind}" for stem in stems for kind in ("csv", "pdf", "png")]
+    return [f"{stem}.{kind}" for stem in stems for kind in kinds]
