@@ -48,7 +48,7 @@ rule tables:
     output:
         f"{OUT}/tables/patches.csv",
         f"{OUT}/tables/patches.md",
-        [f"{OUT}/tables/{name}" for name in table_files(['csv'])],
+        [f"{OUT}/tables/{name}" for name in table_files(["csv"])],
     log:
         f"{OUT}/logs/tables.log",
     benchmark:
@@ -72,7 +72,7 @@ rule figures:
     output:
         f"{OUT}/figures/asr_by_risk.csv",
         [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
-        [f"{OUT}/figures/{name}" for name in figure_files(['csv'])],
+        [f"{OUT}/figures/{name}" for name in figure_files(["csv"])],
     log:
         f"{OUT}/logs/figures.log",
     benchmark:
