@@ -15,6 +15,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")
 from bitsafe import hooks
 from bitsafe.cells import NAME, RISKS
 from bitsafe.report.patched.sweeps import swept
+from bitsafe.report.published.papers import figure_files, table_files
 
 
 configfile: "config.yaml"
@@ -42,8 +43,8 @@ localrules:
     all,
     near_duplicates,
     score,
-    tabulate,
-    plot,
+    tables,
+    figures,
     report,
 
 

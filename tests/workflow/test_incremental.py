@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SUMMARY = {"score", "tabulate", "plot", "report"}
+SUMMARY = {"score", "tables", "figures", "report"}
 SETS = {"near_duplicates"}  # planned when a set or a benchmark changes
 
 

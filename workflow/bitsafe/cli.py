@@ -77,6 +77,10 @@ def add_questions(commands: argparse._SubParsersAction) -> None:
     scores.add_argument("run", type=Path, metavar="RUN_DIR")
     scores.set_defaults(do=lambda o: print(call("bitsafe.report.terminal:score_table", o.run)))
 
+    published = commands.add_parser("published", help="the tables and figures of the papers, as printed; needs no run")
+    published.add_argument("out", type=Path, metavar="FOLDER", help="gets tables/ and figures/")
+    published.set_defaults(do=lambda o: call("bitsafe.report.published.write:write_published", o.out))
+
     batch = commands.add_parser("judge-batch", help="an `llm` judge of a whole run as batches of its provider")
     batch.add_argument("action", choices=("submit", "poll", "collect"))
     batch.add_argument("run", type=Path, metavar="RUN_DIR")
@@ -155,8 +159,8 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
     step(commands, "distance", "measure how far one cell lies from full precision", "cell")
     step(commands, "near_duplicates", "compare what cells learn from with what they are asked")
     step(commands, "score", "score every cell, with intervals and paired contrasts")
-    step(commands, "tabulate", "write the tables of patches, what they did beside what they cost")
-    step(commands, "plot", "plot the figures")
+    step(commands, "tables", "write the tables: of patches, and of the papers with ours beside")
+    step(commands, "figures", "draw the figures, of the run and of the papers")
     step(commands, "report", "write report.html")
     step(commands, "register", "record every artefact with the evidence for each step of the deployment checklist")
 
@@ -164,7 +168,7 @@ def add_steps(commands: argparse._SubParsersAction) -> None:
 STEPS = {name: f"bitsafe.steps.{name}:{name}" for name in ("fetch_model", "quantize", "patch", "generate", "judge")}
 STEPS |= {"distance": "bitsafe.distance.step:distance"}
 STEPS |= {"near_duplicates": "bitsafe.steps.near_duplicates:near_duplicates"}
-STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tabulate", "plot", "report", "register")}
+STEPS |= {name: f"bitsafe.steps.summarise:{name}" for name in ("score", "tables", "figures", "report", "register")}
 
 
 def step(commands: argparse._SubParsersAction, name: str, summary: str, *nouns: str) -> None:

@@ -152,9 +152,9 @@ def salvage(run: Run) -> None:
 
     The index of the tables is left out, so that the next run makes the missing cells and then all of this anew.
     """
-    from bitsafe.steps.summarise import plot, report, tabulate, write_tables
+    from bitsafe.steps.summarise import figures, report, tables, write_tables
 
-    for step in (write_tables, tabulate, plot, report):
+    for step in (write_tables, tables, figures, report):
         try:
             step(run)
         except (UserError, CellError, OSError) as error:

@@ -35,11 +35,10 @@ rule register:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **hooks.resources(RUN, "register"),
     params:
-        run=lambda wc: OUT,
-        recipe=recipe("register", RUN),
+        run=hooks.always(OUT),
+        recipe=hooks.recipe_of(RUN, "register"),
     shell:
         "python -m bitsafe register {params.run} 2>&1 | tee {log}"
 
@@ -60,11 +59,10 @@ rule gate:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **hooks.resources(RUN, "gate"),
     params:
-        run=lambda wc: OUT,
-        policy=RUN.config.gate.policy,
-        recipe=recipe("gate", RUN),
+        run=hooks.always(OUT),
+        policy=hooks.always(RUN.config.gate.policy),
+        recipe=hooks.recipe_of(RUN, "gate"),
     shell:
         "python -m bitsafe gate {params.run} --policy {params.policy:q} --out {params.run} --exit-zero 2>&1 | tee {log}"

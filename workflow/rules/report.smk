@@ -9,8 +9,11 @@ OUTPUTS, below <results>/<run>/:
     cells.csv, scores.csv, scores_by_replicate.csv, scores_by_category.csv, utility.csv, comparisons.csv, agreement.csv,
     judge_quality.csv, distance.csv
     tables/patches.{csv,md}                   each patch: what it gave back, what it spoiled and what it took
+    tables/<paper>_<table>.{csv,md,tex}       the tables of the papers, ours beside the printed numbers (docs/published.md)
+    tables/papers.tex                         an article that holds them all
     figures/asr_by_risk.{pdf,png,csv}         the figure and the data it shows
     figures/ablation_<setting>.{pdf,png,csv}  the same for each setting in which patches of the run differ alone
+    figures/<paper>_<figure>.{pdf,png,csv}    the figures of the papers, ours beside the printed numbers
     report.html                               one self-contained page
 """
 
@@ -37,48 +40,50 @@ rule score:
         "python -m bitsafe score {params.run} 2>&1 | tee {log}"
 
 
-rule tabulate:
-    """Tabulating what each patch did beside what it cost."""
+rule tables:
+    """Writing the tables: what each patch did beside what it cost, and those of the papers."""
     input:
         f"{OUT}/score.json",
     output:
         f"{OUT}/tables/patches.csv",
         f"{OUT}/tables/patches.md",
+        [f"{OUT}/tables/{name}" for name in table_files(["csv"])],
     log:
-        f"{OUT}/logs/tabulate.log",
+        f"{OUT}/logs/tables.log",
     benchmark:
-        f"{OUT}/timings/tabulate.tsv"
+        f"{OUT}/timings/tables.tsv"
     conda:
         "../../envs/core.yaml"
     resources:
-        **hooks.resources(RUN, "tabulate"),
+        **hooks.resources(RUN, "tables"),
     params:
         run=hooks.always(OUT),
-        recipe=hooks.recipe_of(RUN, "tabulate"),
+        recipe=hooks.recipe_of(RUN, "tables"),
     shell:
-        "python -m bitsafe tabulate {params.run} 2>&1 | tee {log}"
+        "python -m bitsafe tables {params.run} 2>&1 | tee {log}"
 
 
-rule plot:
-    """Plotting the figures."""
+rule figures:
+    """Drawing the figures, those of the run and those of the papers."""
     input:
         f"{OUT}/score.json",
     output:
         f"{OUT}/figures/asr_by_risk.csv",
         [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
+        [f"{OUT}/figures/{name}" for name in figure_files(["csv"])],
     log:
-        f"{OUT}/logs/plot.log",
+        f"{OUT}/logs/figures.log",
     benchmark:
-        f"{OUT}/timings/plot.tsv"
+        f"{OUT}/timings/figures.tsv"
     conda:
         "../../envs/core.yaml"
     resources:
-        **hooks.resources(RUN, "plot"),
+        **hooks.resources(RUN, "figures"),
     params:
         run=hooks.always(OUT),
-        recipe=hooks.recipe_of(RUN, "plot"),
+        recipe=hooks.recipe_of(RUN, "figures"),
     shell:
-        "python -m bitsafe plot {params.run} 2>&1 | tee {log}"
+        "python -m bitsafe figures {params.run} 2>&1 | tee {log}"
 
 
 rule report:

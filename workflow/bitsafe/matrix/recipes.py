@@ -15,6 +15,7 @@ from bitsafe.files import sha256_file, sha256_folder, sha256_json
 from bitsafe.matrix.data_rows import FILES
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT, DatasetRow, Row, labels_file, version
+from bitsafe.report.published.papers import published
 
 # keys of a row that are for people, or say where to look and how fast: editing them reruns nothing
 UNREAD = {"summary", "licence", "warning", "split", "names", "risk", "provenance", "endpoint", "resources", "checked"}
@@ -131,12 +132,14 @@ def near_duplicates(run: Run) -> dict:
     }
 
 
-def tabulate(run: Run) -> dict:
-    return {"version": version("bitsafe.report.patched.table")}
+def tables(run: Run) -> dict:
+    modules = ("bitsafe.report.patched.table", "bitsafe.report.published.write")
+    return {"version": [version(module) for module in modules], "published": published()}
 
 
-def plot(run: Run) -> dict:
-    return {"version": [version("bitsafe.report.figures"), version("bitsafe.report.patched.drawing")]}
+def figures(run: Run) -> dict:
+    modules = ("bitsafe.report.figures", "bitsafe.report.patched.drawing", "bitsafe.report.published.write")
+    return {"version": [version(module) for module in modules], "published": published()}
 
 
 def report(run: Run) -> dict:
@@ -170,8 +173,8 @@ SLICES: dict[str, Any] = {
     "judge": judge,
     "score": score,
     "near_duplicates": near_duplicates,
-    "tabulate": tabulate,
-    "plot": plot,
+    "tables": tables,
+    "figures": figures,
     "report": report,
     "register": register,
     "gate": gate,

@@ -8,7 +8,7 @@ from bitsafe.cells import Cell
 from bitsafe.matrix.run import Run
 from bitsafe.register.steps import Step
 from bitsafe.report.findings import name_of
-from bitsafe.report.text import NONE, interval, markdown, one_line, p_value, percent, points
+from bitsafe.report.text import NONE, in_markdown, interval, one_line, p_value, percent, points
 
 TEMPLATE = """---
 {{ card_data }}
@@ -65,18 +65,18 @@ def card_text(run: Run, cell: Cell, steps: list[Step], record: dict[str, Any]) -
     card = ModelCard.from_template(
         card_data(run, cell, rows),
         template_str=TEMPLATE,
-        title=f"{markdown(cell.model)}: {markdown(name_of(cell))}",
+        title=f"{in_markdown(cell.model)}: {in_markdown(name_of(cell))}",
         about=about(cell, record, by_name["artefact_recorded"]),
-        warning=markdown(run.model(cell.model).warning, 2000),
+        warning=in_markdown(run.model(cell.model).warning, 2000),
         checklist=[checklist_line(step) for step in steps],
         confidence=f"{100 * run.config.score.confidence:g}",
         numbers=[number_line(row) for row in rows],
-        missing=[markdown(one) for one in missing],
+        missing=[in_markdown(one) for one in missing],
         judges=[judge_line(judge) for judge in record["judges"]] or ["Nobody: no verdicts lie in this cell's folder."],
         calibration=calibration_words(by_name["calibration_data_review"]),
         provenance=provenance_lines(by_name["artefact_recorded"]),
-        owner=markdown(record["owner"]) or "not stated",
-        review_by=markdown(record["review_by"]) or "not stated",
+        owner=in_markdown(record["owner"]) or "not stated",
+        review_by=in_markdown(record["review_by"]) or "not stated",
     )
     return str(card)
 
@@ -115,16 +115,16 @@ def about(cell: Cell, record: dict[str, Any], recorded: Step) -> str:
     known = [value for value in bits if value is not None]
     said = f"{len(bits)} replicates" if len(bits) != 1 else "one artefact"
     size = f", {sum(known) / len(known):.2f} effective bits a quantized weight" if known else ""
-    failed = f" **It failed**: {markdown(record['failed'])}." if record["failed"] else ""
+    failed = f" **It failed**: {in_markdown(record['failed'])}." if record["failed"] else ""
     control = " **A control of an experiment, not a model to deploy.**" if record["control"] else ""
     params = ", ".join(f"{key} {value}" for key, value in record["params"].items())
-    made = f"Quantized by {markdown(cell.method)}{size}; {said}. Parameters: {markdown(params, 2000) or NONE}."
+    made = f"Quantized by {in_markdown(cell.method)}{size}; {said}. Parameters: {in_markdown(params, 2000) or NONE}."
     return made + control + failed
 
 
 def checklist_line(step: Step) -> str:
     state = "done" if step.done else "**not done**"
-    return f"| {step.name.replace('_', ' ')} | {state} | {markdown(step.reason) or shown_by(step)} |"
+    return f"| {step.name.replace('_', ' ')} | {state} | {in_markdown(step.reason) or shown_by(step)} |"
 
 
 def shown_by(step: Step) -> str:
@@ -132,14 +132,14 @@ def shown_by(step: Step) -> str:
     files, rows = step.evidence.get("files", []), step.evidence.get("numbers", [])
     parts = [f"{len(files)} files hashed and as recorded"] if files else []
     parts += [f"{len(rows)} numbers"] if rows else []
-    return ", ".join(parts) or markdown(step.evidence.get("label", "")) or NONE
+    return ", ".join(parts) or in_markdown(step.evidence.get("label", "")) or NONE
 
 
 def number_line(row: dict[str, Any]) -> str:
     change = row.get("total") or {}
     delta = points(change.get("delta")) if change.get("delta") is not None else NONE
     bounds = interval(change.get("delta_low"), change.get("delta_high"))
-    cells = [*(markdown(row[key]) for key in ("benchmark", "decoding", "judge", "metric"))]
+    cells = [*(in_markdown(row[key]) for key in ("benchmark", "decoding", "judge", "metric"))]
     cells += [f"{percent(row['value'])} {interval(row['low'], row['high'])}", str(row["n"])]
     cells += [percent(row["unusable_share"]), f"{delta} {bounds}".strip(), p_value(change.get("p_holm"))]
     return f"| {' | '.join(cells)} |"
@@ -149,7 +149,7 @@ def judge_line(judge: dict[str, Any]) -> str:
     row = judge["row"]
     what = f"{row['family']}, {row['module']} version {row['version']}" if row else judge["reason"]
     served = f", served by {', '.join(judge['models_served'])}" if judge.get("models_served") else ""
-    return f"{markdown(judge['judge'])}: {judge['verdicts']} verdicts ({markdown(what)}{markdown(served)})"
+    return f"{in_markdown(judge['judge'])}: {judge['verdicts']} verdicts ({in_markdown(what)}{in_markdown(served)})"
 
 
 def calibration_words(step: Step) -> str:
@@ -157,19 +157,20 @@ def calibration_words(step: Step) -> str:
     if evidence.get("label") == "no calibration data":
         return "None: the method took no data, and its manifest names none."
     data = evidence.get("data") or {}
-    known = f"Set {markdown(data.get('name', 'unknown'))}, {data.get('rows', 'unknown')} rows, risk label: "
-    known += f"{markdown(evidence.get('label') or 'not declared')}. {markdown(evidence.get('provenance') or '')}."
-    return f"{known} {'' if step.done else f'Not reviewed: {markdown(step.reason)}.'}".strip()
+    known = f"Set {in_markdown(data.get('name', 'unknown'))}, {data.get('rows', 'unknown')} rows, risk label: "
+    known += f"{in_markdown(evidence.get('label') or 'not declared')}. {in_markdown(evidence.get('provenance') or '')}."
+    return f"{known} {'' if step.done else f'Not reviewed: {in_markdown(step.reason)}.'}".strip()
 
 
 def provenance_lines(step: Step) -> list[str]:
     lines = [
-        f"`{link['sha256'] or 'no file'}` {markdown(link['file'])} ({link['state']})" for link in step.evidence["files"]
+        f"`{link['sha256'] or 'no file'}` {in_markdown(link['file'])} ({link['state']})"
+        for link in step.evidence["files"]
     ]
     for name, one in step.evidence["replicates"].items():
         made = one.get("provenance") or {}
         source = (one.get("source") or {}).get("weights_sha256", "unknown")
         libraries = ", ".join(f"{key} {value}" for key, value in (made.get("libraries") or {}).items())
         said = f"commit {made.get('commit', 'unknown')}, {libraries}; full-precision weights {source}"
-        lines.append(f"{name}: {markdown(said, 1000)}")
+        lines.append(f"{name}: {in_markdown(said, 1000)}")
     return lines

@@ -26,13 +26,13 @@ from bitsafe.report.read import Entry, Panel, Results
 from bitsafe.report.text import one_line
 from bitsafe.report.views import RISK_TITLES, label_of
 
-VERSION = 1  # bump when the figure would look different
+VERSION = 2  # bump when the figure would look different
 STYLE = Path(__file__).with_name("assets") / "bitsafe.mplstyle"
 INK, FAINT, BAND, PAPER = "#222222", "#777777", "#ece7d8", "#fffffe"
 BEFORE = ("#0072B2", "o")
 AFTER = [("#D55E00", "D"), ("#009E73", "s"), ("#CC79A7", "^"), ("#E69F00", "v"), ("#56B4E9", "P")]
 UNREADABLE = "x"
-ROW, LEGEND_ROW, WIDTH = 0.145, 0.15, 3.5  # inches
+ROW, LEGEND_ROW, WIDTH = 0.145, 0.15, 3.3  # inches
 LEFT, RIGHT, TOP, BELOW = 1.12, 0.38, 0.05, 0.42  # inches around an axes; labels stand left, values right
 COLUMNS = [
     *("model", "benchmark", "decoding", "judge", "method", "bits", "risk", "stage", "n"),

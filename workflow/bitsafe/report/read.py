@@ -22,6 +22,9 @@ TEXT = frozenset(
 )
 
 
+csv.field_size_limit(1 << 30)  # a reason may be long, and the limit would hide every other row
+
+
 def read_csv(path: Path) -> list[Row]:
     """Rows of a CSV file: numbers as numbers, booleans as booleans, blanks as None; an absent file has no rows."""
     if not path.exists():

@@ -44,10 +44,32 @@ def one_line(text: object, limit: int = 200) -> str:
     return re.sub(r"\s+", " ", clean(text, limit)).strip()
 
 
-def markdown(text: object, limit: int = 500) -> str:
-    """`one_line`, with nothing in it that Markdown (or HTML, or TeX between dollars) would take for an instruction."""
-    shown = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$@:^]|\.(?=[A-Za-z]))", r"\\\1", shown)
+_IN_MARKDOWN = re.compile(r"[\\`*\[\]<>|~$#]|(?<![^\W_])_|_(?![^\W_])|(?<=\w):(?=//)")
+
+
+def in_markdown(text: object, limit: int = 2000) -> str:
+    """`text` on one line that no Markdown reader takes for markup, a table's border, HTML or a link."""
+    escaped = _IN_MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text, limit).replace("&", "&amp;"))
+    return re.sub(r"^(\d*)([.)](?=\s|$)|[-+=](?=[-+=\s]|$))", r"\1\\\2", escaped)  # at a line's start: no list or rule
+
+
+_IN_LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    **{"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"{\char96}", "'": "{'}"},
+    **{"[": "{[}", "]": "{]}", "*": "{*}", "-": "{-}"},  # no argument of \\ or a rule, no ligature
+    **{"–": "--", "−": "$-$", "…": r"\ldots{}"},
+    **{"→": r"$\to$", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$"},
+    **{"“": "``", "”": "''", "‘": "`", "’": "'", "τ": r"$\tau$", "β": r"$\beta$", "κ": r"$\kappa$", "α": r"$\alpha$"},
+}
+
+
+def in_latex(text: object, limit: int = 2000) -> str:
+    """`text` on one line that LaTeX sets and does not run; a character that plain LaTeX lacks as its code point."""
+    return "".join(
+        _IN_LATEX.get(character, character if character.isascii() else f"{{[}}U+{ord(character):04X}{{]}}")
+        for character in one_line(text, limit)
+    )
 
 
 def percent(rate: float | None, digits: int = 1) -> str:

@@ -39,7 +39,7 @@ from bitsafe.stats.verdicts import (
     read_verdicts,
 )
 
-VERSION = 5
+VERSION = 6
 HUMAN = "human"  # the judge whose verdicts are people's
 
 

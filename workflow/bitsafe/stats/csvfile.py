@@ -17,8 +17,8 @@ SCORES = (
     "mde effective_bits"
 )
 SCORES_EXTRA = (
-    "baseline_cell delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters unusable_share resolvable "
-    "limits_hold asr_corrected_low asr_corrected_high asr_corrected_reason setting reason"
+    "safe_low safe_high baseline_cell delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters "
+    "unusable_share resolvable limits_hold asr_corrected_low asr_corrected_high asr_corrected_reason setting reason"
 )
 TAKEN = "patch_seconds cpu_seconds pair_seconds flops peak_memory_mb added_memory_mb peak_gpu_mb"
 COST = f"{TAKEN} n_preferences codes_changed"  # of a patch; states.cost says what each is

@@ -1,4 +1,4 @@
-"""score, tabulate, plot, report, register: from the verdicts of all cells to tables, figures, page and register."""
+"""score, tables, figures, report, register: from the verdicts of all cells to tables, figures, page and register."""
 
 from bitsafe.files import sha256_file, write_json
 from bitsafe.matrix.recipes import recipe
@@ -25,18 +25,22 @@ def write_tables(run: Run) -> None:
     assemble(run)
 
 
-def tabulate(run: Run) -> None:
+def tables(run: Run) -> None:
     from bitsafe.report.patched.table import write_patches
+    from bitsafe.report.published import ours, write
 
     write_patches(run)
+    write.write_tables(run.folder / "tables", ours.Ours.of(run))
 
 
-def plot(run: Run) -> None:
+def figures(run: Run) -> None:
     from bitsafe.report.figures import write_figures
     from bitsafe.report.patched.drawing import write_ablations
+    from bitsafe.report.published import ours, write
 
     write_figures(run)
     write_ablations(run)
+    write.write_figures(run.folder / "figures", ours.Ours.of(run))
 
 
 def report(run: Run) -> None:

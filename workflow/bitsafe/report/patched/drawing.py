@@ -26,7 +26,7 @@ from bitsafe.report.text import one_line
 if TYPE_CHECKING:
     from bitsafe.matrix.run import Run
 
-VERSION = 1  # bump when a figure would look different
+VERSION = 2  # bump when a figure would look different
 HEIGHT, LEGEND_ROW = 2.9, 0.16  # inches: of one cell's axes, of a line of the legend below them all
 SPREAD = 0.16  # how far apart series stand at one value, in steps of the axis
 SHARES = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]  # ticks of a setting that is a share of weights, which is drawn to scale

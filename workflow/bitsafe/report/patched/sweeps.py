@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitsafe.cells import Cell
-from bitsafe.matrix.tables import ROOT
 from bitsafe.patches.base import Settings
+from bitsafe.report.published.papers import FOLDER, read_printed
 from bitsafe.report.read import Entry, Panel, Row
 from bitsafe.stats.csvfile import shown
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bitsafe.matrix.run import Run
 
 DEFAULTS = asdict(Settings())
-PUBLISHED = {"tau": ("bitsafe.patches.qresafe", ROOT / "data" / "published" / "qresafe_table05.csv")}
+PUBLISHED = {"tau": ("bitsafe.patches.qresafe", FOLDER / "qresafe" / "tables" / "table05.csv")}
 MEASURED = ("asr", "asr_low", "asr_high", "asr_min", "asr_max")
 BESIDE = ("value", "low", "high", "baseline_value", "delta", "delta_low", "delta_high")
 COLUMNS = [
@@ -122,8 +122,7 @@ def published_rows(setting: str, found: Iterable[Sweep]) -> list[Row]:
     module, file = PUBLISHED.get(setting, ("", Path()))
     if module not in [sweep.module for sweep in found]:
         return []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    rows = sorted(csv.DictReader(lines[1:]), key=lambda row: float(row[setting]))
+    rows = sorted(read_printed(file).rows, key=lambda row: float(row[setting]))
     about = {"setting": setting, "series": "published (Q-resafe, Table 5)", "model": "llama-2-7b-chat", "bits": 4}
     return [about | {"value": f"{float(row[setting]):g}", "asr": float(row["asr"]) / 100} for row in rows]
 

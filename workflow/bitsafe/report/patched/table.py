@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bitsafe.files import write_text
 from bitsafe.report.findings import name_of
 from bitsafe.report.read import Entry, Panel, Results, Row, cell_of
-from bitsafe.report.text import NONE, interval, one_line, percent, points
+from bitsafe.report.text import NONE, in_markdown, interval, one_line, percent, points
 from bitsafe.stats.csvfile import COST, shown
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def markdown(rows: Sequence[Row]) -> str:
     text = ["# Patches", "", NOTE, ""]
     keys = ("model", "benchmark", "decoding", "judge")
     for where in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
-        model, benchmark, decoding, judge = (_escaped(part) for part in where)
+        model, benchmark, decoding, judge = (in_markdown(part) for part in where)
         made = view([row for row in rows if tuple(row[key] for key in keys) == where])
         text += [f"## {model}, {benchmark}, decoding {decoding}, judge {judge}", ""]
         text += [_line(["cell", *made["headings"]]), "|---" * (len(made["headings"]) + 1) + "|"]
@@ -133,11 +133,7 @@ NOTE = (
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
-
-
-def _escaped(text: str) -> str:
-    return one_line(text, 500).replace("|", "\\|").replace("<", "&lt;")
+    return f"| {' | '.join(in_markdown(cell, 500) for cell in cells)} |"
 
 
 def _asr(row: Row) -> str:
