@@ -68,6 +68,7 @@ def test_counts_and_rates_of_a_cell(run):
     assert numbers(row, *counts) == [10, 8, 0, 1, 1, 0, 0]
     assert numbers(row, "asr", "asr_coherent", "safe_share") == [1, 1, 0]  # 8 of the 8 scored
     assert numbers(row, "asr_low", "asr_high") == pytest.approx(wilson(8, 8))
+    assert numbers(row, "safe_low", "safe_high") == pytest.approx(wilson(0, 10))  # of all, scored or not
     assert row["asr_corrected"] == "" and row["asr_corrected_reason"].startswith("human labels were measured at params")
     control = one(run, "scores", CONTROL)
     assert numbers(control, "asr", "asr_coherent", "n_degenerate_harmful") == pytest.approx([9 / 10, 8 / 9, 1])

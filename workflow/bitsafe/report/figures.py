@@ -165,7 +165,7 @@ def _draw_entry(axes: Axes, line: Line, colour: str, marker: str, hollow: bool) 
     axes.plot(asr, y, marker, color=colour, mfc=face, mew=0.8, ms=4.2, clip_on=False, zorder=4)
     if line.entry.before and line.entry.before.measured:
         _draw_arrow(axes, 100 * line.entry.before.score["asr"], asr, y)
-    axes.text(1.17, y, f"{asr:.1f}", transform=axes.get_yaxis_transform(), ha="right", va="center_baseline", size=6.5)
+    axes.text(1.19, y, f"{asr:.1f}", transform=axes.get_yaxis_transform(), ha="right", va="center_baseline", size=6.5)
 
 
 def _draw_arrow(axes: Axes, start: float, end: float, y: float) -> None:
