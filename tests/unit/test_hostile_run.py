@@ -15,7 +15,7 @@ from bitsafe.cells import Cell
 from bitsafe.cli import main
 from bitsafe.files import read_json, write_json
 from bitsafe.matrix.run import Run
-from bitsafe.report.text import markdown, one_line
+from bitsafe.report.text import in_markdown, one_line
 from bitsafe.steps.summarise import register
 
 RTN = Cell("toy", "rtn", 4)
@@ -126,7 +126,7 @@ def test_two_runs_in_the_terminal(run, finished, capsys):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_escaped_markdown_reads_as_the_text_it_was(text):
     """A paragraph and nothing else, whose text is what the terminal would show."""
-    found = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"x {markdown(text)}")
+    found = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"x {in_markdown(text, 500)}")
     assert [token.type for token in found] == ["paragraph_open", "inline", "paragraph_close"]
     inline = found[1].children
     assert {token.type for token in inline} <= {"text", "text_special"}
