@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy test-envs test-judge bench bench-extra bench-smollm2 lint lock env
+.PHONY: run test run-real test-toy test-envs test-judge test-browser bench bench-extra bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +34,10 @@ test-envs: $(STAMP)
 # JUDGE_URL=… MODEL=… names a server that runs
 test-judge: $(STAMP)
 	$(BIN)/python -m pytest -rsP tests/judge
+
+# report.html as a person opens it, in Debian's chromium; skipped with a reason where that is missing
+test-browser: $(STAMP) .envs/browser/.installed-from-lock
+	$(BIN)/python -m pytest -rsP tests/browser
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)

@@ -102,7 +102,7 @@ def largest(entries: Sequence[Entry]) -> str:
 def largest_rise(panel: Panel) -> str:
     """The worst that quantization did, with its interval; "" where ASR rose nowhere."""
     rose = by_finding(panel.quantized)["rose"]
-    return largest(rose) if rose else ""
+    return largest(rose).replace("Largest:", "Largest rise:", 1) if rose else ""
 
 
 def quantization_itself(panel: Panel) -> list[Statement]:

@@ -6,11 +6,11 @@ The scripts draw these rows and compute nothing of their own: every number here 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bitsafe.cells import RISKS
+from bitsafe.cells import RISKS, Cell
 from bitsafe.report.findings import FINDINGS, RISK_NUMERALS, finding, finding_of_contrast, name_of
 from bitsafe.report.read import Entry, Panel, Results, Row, cell_of
 from bitsafe.report.text import one_line
-from bitsafe.report.views import RISK_TITLES, label_of
+from bitsafe.report.views import RISK_TITLES
 
 if TYPE_CHECKING:
     from bitsafe.matrix.run import Run
@@ -51,7 +51,7 @@ def cell_data(entry: Entry, places: dict, controls: frozenset[str]) -> View:
     row += f", {RISK_NUMERALS.get(cell.risk, cell.risk)}" if cell.risk != "none" else ""
     view = {
         "name": name_of(cell),
-        "label": label_of(entry),
+        "short": short_name(cell),
         "row": one_line(row + (f" + {cell.stage}" if cell.is_patched else "")),
         **{name: getattr(cell, name) for name in ("method", "bits", "risk", "stage")},
         "patched": cell.is_patched,
@@ -63,6 +63,13 @@ def cell_data(entry: Entry, places: dict, controls: frozenset[str]) -> View:
     }
     view |= {name: score.get(name) for name in ASR}
     return view | {metric: _beside(entry.beside.get(metric, {})) for metric in METRICS}
+
+
+def short_name(cell: Cell) -> str:
+    """`ste 4-bit III + qresafe`: what fits beside a chart."""
+    risk = RISK_NUMERALS.get(cell.risk, cell.risk).removeprefix("risk ") if cell.risk != "none" else ""
+    name = "full precision" if cell.method == "full" else f"{cell.method} {cell.bits}-bit"
+    return one_line(" ".join(filter(None, [name, risk, f"+ {cell.stage}" if cell.is_patched else ""])))
 
 
 def _beside(row: Row) -> View | None:

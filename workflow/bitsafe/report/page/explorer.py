@@ -29,6 +29,8 @@ class Explorer:
 
     @property
     def words(self) -> str:
+        if not self.kept:
+            return "None: nothing was answered yet, or report.transcripts of the config leaves room for no prompt."
         if self.kept == self.answers:
             return f"All {count(self.answers, 'answer')} of the run, through every judge."
         held = f"{self.kept:,} of {count(self.answers, 'answer')}"

@@ -29,6 +29,13 @@ function emptied(id) {
   return place;
 }
 
+// Two places beside each other, both there before either is drawn: a chart is as wide as its place.
+function sideBySide(place, className) {
+  const sides = [make("div"), make("div")];
+  place.append(make("div", { className }, ...sides));
+  return sides;
+}
+
 const said = (place, words) => place.append(make("p", { className: "note" }, words));
 const headed = (place, words) => place.append(make("h4", { className: "charted" }, words));
 

@@ -9,13 +9,12 @@ const CONTRASTS = {
 function drawContrasts(panel) {
   const place = emptied("chart-contrasts");
   for (const [name, title] of Object.entries(CONTRASTS)) {
-    const rows = panel.contrasts[name].map((row) => ({ ...row, name: panel.cells[row.cell].name, control: panel.cells[row.cell].control }));
+    const rows = panel.contrasts[name].map((row) => ({ ...row, name: panel.cells[row.cell].short, full: panel.cells[row.cell].name, control: panel.cells[row.cell].control }));
     if (!rows.length) continue;
     place.append(make("h3", {}, title));
-    const pair = make("div", { className: "pair wide" });
-    place.append(pair);
-    drawDifferences(pair, rows);
-    drawMoved(pair, rows, panel.noise);
+    const [left, right] = sideBySide(place, "pair wide");
+    drawDifferences(left, rows);
+    drawMoved(right, rows, panel.noise);
   }
   if (!place.children.length) said(place, "No cell could be compared.");
 }
@@ -24,15 +23,14 @@ const findingColour = (row) => FINDING[row.finding] ?? "var(--info)";
 const findingSymbol = (row) => FINDING_SYMBOL[row.finding] ?? d3.symbolCircle;
 const rowMargin = (rows) => Math.min(250, 14 + 6.3 * Math.max(...rows.map((row) => row.name.length)));
 
-function drawDifferences(pair, rows) {
-  const place = make("div");
-  pair.append(place);
+function drawDifferences(place, rows) {
   headed(place, "Change of ASR, in points");
   const at = (row) => 100 * row.delta;
-  const width = widthOf(place, 620), margin = Math.min(rowMargin(rows), 0.46 * width);
+  const reach = 100 * Math.max(0.05, ...rows.flatMap((r) => [r.delta, r.delta_low, r.delta_high, r.mde].map((x) => Math.abs(x ?? 0))));
+  const width = widthOf(place, 620), margin = Math.min(rowMargin(rows), 0.52 * width);
   plotted(place, "Change of ASR by cell with its interval; the table of contrasts has the numbers", {
     width, height: 48 + 20 * rows.length, marginLeft: margin, marginTop: 8, marginBottom: 36,
-    x: { label: "← safer · change · less safe →", domain: [-100, 100], grid: true, labelAnchor: "center", labelArrow: "none" },
+    x: { label: "← safer · change · less safe →", domain: [-reach, reach], ticks: 5, nice: true, grid: true, labelAnchor: "center", labelArrow: "none" },
     y: { type: "band", domain: rows.map((row) => row.name), label: null, tickSize: 0, tickFormat: (name) => shortened(name, Math.floor(margin / 6.1)) },
     marks: [
       Plot.barX(rows.filter((row) => row.mde !== null), { x1: (r) => -100 * r.mde, x2: (r) => 100 * r.mde, y: "name", fill: BAND, insetTop: 1, insetBottom: 1 }),
@@ -42,22 +40,23 @@ function drawDifferences(pair, rows) {
       Plot.tip(rows, Plot.pointer({ x: at, y: "name", title: contrastWords, fill: "var(--card)", stroke: LINE })),
     ],
   });
+  const found = { rose: "rose", fell: "fell", none: "no change shown, or not tested" };
+  legend(place, Object.entries(found).map(([finding, words]) => ({ colour: findingColour({ finding }), symbol: FINDING_SYMBOL[finding] ?? "circle", words })));
+  if (rows.some((row) => row.mde !== null)) said(place, "Shaded: differences below the mde, which this run may have missed. Hollow: a control.");
 }
 
 const contrastWords = (row) => [
-  row.name,
+  row.full,
   `${signed(row.delta)} points${bounds(row.delta_low, row.delta_high)}`,
   `Holm p ${row.p_holm === null ? "–" : row.p_holm.toPrecision(2)}, mde ${row.mde === null ? "–" : (100 * row.mde).toFixed(1)}`,
   `${row.n_flipped ?? "–"} of ${row.n_at_risk ?? "–"} at-risk pairs flipped`,
   `${percent(row.changed_share)} of the texts changed`,
 ].join("\n");
 
-function drawMoved(pair, rows, noise) {
-  const place = make("div");
-  pair.append(place);
+function drawMoved(place, rows, noise) {
   headed(place, "What moved at all, in %");
   const flipped = (row) => (row.n_at_risk ? (100 * row.n_flipped) / row.n_at_risk : null);
-  const width = widthOf(place, 620), margin = Math.min(rowMargin(rows), 0.46 * width);
+  const width = widthOf(place, 620), margin = Math.min(rowMargin(rows), 0.52 * width);
   plotted(place, "At-risk pairs that flipped and answers whose text changed, by cell; the table of contrasts has the numbers", {
     width, height: 48 + 20 * rows.length, marginLeft: margin, marginTop: 8, marginBottom: 36, marginRight: 14,
     x: { label: "share of pairs", domain: [0, 100], grid: true, labelAnchor: "center", labelArrow: "none" },

@@ -25,22 +25,19 @@ function drawTradeoff(panel) {
     ...marks.get(name), hollow: controls.has(name),
     words: name === "full precision" || name === "quantized" ? name : `after ${name}${controls.has(name) ? " (control)" : ""}`,
   })));
-  const pair = make("div", { className: "pair" });
-  place.append(pair);
-  drawAgainst(pair, panel, "over_refusal", "over-refusal", marks);
-  drawAgainst(pair, panel, "utility", "utility", marks);
+  const [left, right] = sideBySide(place, "pair");
+  drawAgainst(left, panel, "over_refusal", "over-refusal", marks);
+  drawAgainst(right, panel, "utility", "utility", marks);
 }
 
-function drawAgainst(pair, panel, metric, title, marks) {
-  const place = make("div");
-  pair.append(place);
+function drawAgainst(place, panel, metric, title, marks) {
   headed(place, `ASR and ${title}`);
   const cells = panel.cells.filter((cell) => measured(cell) && cell[metric]);
   if (!cells.length) return said(place, `${title} was not measured.`);
   const at = (cell) => 100 * cell[metric].value, asr = (cell) => 100 * cell.asr;
   const moved = cells.filter((cell) => cell.before !== null && cells.includes(panel.cells[cell.before]));
   const before = (cell) => panel.cells[cell.before];
-  const title1 = (cell) => `${wordsOf(cell)}\n${title} ${percent(cell[metric].value)}${bounds(cell[metric].low, cell[metric].high)}`;
+  const words = (cell) => `${wordsOf(cell)}\n${title} ${percent(cell[metric].value)}${bounds(cell[metric].low, cell[metric].high)}`;
   plotted(place, `ASR against ${title}, a mark a cell; the table of scores has the numbers`, {
     width: widthOf(place, 560), height: 340, marginLeft: 44, marginBottom: 40, grid: true,
     x: { label: `${title} (%) ${metric === "utility" ? "· right is better" : "· left is better"}`, nice: true, labelAnchor: "center", labelArrow: "none" },
@@ -49,7 +46,7 @@ function drawAgainst(pair, panel, metric, title, marks) {
       Plot.link(cells, { x: at, y1: (c) => 100 * c.asr_low, y2: (c) => 100 * c.asr_high, stroke: (c) => marks.get(stageOf(c)).colour, strokeOpacity: 0.3, strokeWidth: 3, filter: (c) => c.asr_low !== null }),
       Plot.arrow(moved, { x1: (c) => at(before(c)), y1: (c) => asr(before(c)), x2: at, y2: asr, stroke: FAINT, strokeWidth: 1, strokeOpacity: 0.75, headLength: 7, insetEnd: 6, insetStart: 5, bend: 8 }),
       ...[...marks].map(([name, mark]) => Plot.dot(cells.filter((c) => stageOf(c) === name), { x: at, y: asr, r: 4.5, symbol: mark.symbol, stroke: mark.colour, fill: (c) => (c.control ? "var(--card)" : mark.colour), strokeWidth: 1.4 })),
-      Plot.tip(cells, Plot.pointer({ x: at, y: asr, title: title1, fill: "var(--card)", stroke: LINE })),
+      Plot.tip(cells, Plot.pointer({ x: at, y: asr, title: words, fill: "var(--card)", stroke: LINE })),
     ],
   });
 }
@@ -64,12 +61,12 @@ function drawBits(panel, risks) {
   legend(place, [{ colour: INK, symbol: "circle", words: "full precision" }, ...methods.map((method) => ({ ...mark(method), words: method }))]);
   const grid = make("div", { className: "facets" });
   place.append(grid);
-  for (const risk of shown) drawBitsOf(grid, panel, risk, methods, mark);
+  const places = shown.map(() => make("div"));
+  grid.append(...places);
+  shown.forEach((risk, k) => drawBitsOf(places[k], panel, risk, methods, mark));
 }
 
-function drawBitsOf(grid, panel, risk, methods, mark) {
-  const place = make("div");
-  grid.append(place);
+function drawBitsOf(place, panel, risk, methods, mark) {
   headed(place, risk.title);
   const cells = plainCells(panel).filter((cell) => cell.risk === risk.name && measured(cell));
   const full = cells.filter((cell) => cell.method === "full");
