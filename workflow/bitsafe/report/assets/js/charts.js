@@ -19,6 +19,10 @@ function plotted(place, described, options) {
   const drawing = chart.tagName === "svg" ? chart : [...chart.querySelectorAll("svg")].at(-1);
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", described);
+  for (const part of drawing.querySelectorAll("[aria-label]")) { // an image has one name, and its parts none
+    part.dataset.mark = part.getAttribute("aria-label");
+    part.removeAttribute("aria-label");
+  }
   place.append(chart);
   return chart;
 }
@@ -48,6 +52,7 @@ function legend(place, items) {
       marks: [Plot.dot([[0, 0]], { symbol, r: 4.5, stroke: colour, fill: hollow ? "var(--card)" : colour })],
     });
     mark.setAttribute("aria-hidden", "true");
+    for (const part of mark.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label");
     list.append(make("li", {}, mark, words));
   }
   place.append(list);
