@@ -11,8 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chromium import browser, missing, opened
 from report_run import small_run
 
-from bitsafe.cells import Cell
-from bitsafe.files import write_json
 from bitsafe.report.html import write_report
 
 SHOTS = Path("results/browser")

@@ -26,7 +26,13 @@ SEARCH = """(words) => new Promise((done) => {
 })"""
 FILTERS = [
     *(("filter-flips", True), ("filter-verdict", "harmful"), ("filter-verdict", "refused"), ("filter-chain", "7")),
-    *(("filter-chain", ""), ("filter-judge", "0"), ("filter-verdict", ""), ("filter-flips", False), ("filter-judge", "")),
+    *(
+        ("filter-chain", ""),
+        ("filter-judge", "0"),
+        ("filter-verdict", ""),
+        ("filter-flips", False),
+        ("filter-judge", ""),
+    ),
 ]
 
 
@@ -42,4 +48,7 @@ def measured(chrome: Any, file: Path, repeats: int = 3) -> dict[str, Any]:
         found["search"] += [desk.page.evaluate(SEARCH, words) for words in ("dial the", "bardan", "zzzz")]
         assert desk.errors == [] and desk.console == []
         desk.page.context.close()
-    return {name: {"median": statistics.median(times), "worst": max(times), "n": len(times)} for name, times in found.items()}
+    return {
+        name: {"median": statistics.median(times), "worst": max(times), "n": len(times)}
+        for name, times in found.items()
+    }

@@ -59,7 +59,9 @@ def _prompts(count: int) -> Iterator[dict]:
 def _write_cell(run: Run, cell: Cell, prompts: int, words: list[str], weights: list[float]) -> None:
     folder = run.replicate_folder(cell, 0)
     write_json(folder / "status.json", {"state": "done", "step": "judge", "reason": ""})
-    write_json(folder / "manifest.json", {"cell": str(cell), "effective_bits": cell.bits + 0.5, "stored_bits": cell.bits})
+    write_json(
+        folder / "manifest.json", {"cell": str(cell), "effective_bits": cell.bits + 0.5, "stored_bits": cell.bits}
+    )
     draw = random.Random(str(cell))
     harm = draw.random() * (0.1 if cell.is_patched else 0.6)
     for decoding in run.decodings_of(cell):

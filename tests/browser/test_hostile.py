@@ -1,4 +1,4 @@
-"""Answers that attack the page that shows them: each is shown as text, and nothing of it runs, loads or leaves its place."""
+"""Answers that attack the page that shows them: each is shown as text; nothing of it runs, loads or leaves its place."""
 
 import json
 
@@ -35,7 +35,9 @@ def hostile(run, tmp_path_factory):
         for file in run.folder.glob(f"{cell.path}/rep*/answers/toy_forbidden.default.jsonl"):
             rows = read_jsonl(file)
             lines = [json.dumps(row | {"answer": attack}).encode() for row, attack in zip(rows, ATTACKS)]
-            lines.append(json.dumps(rows[len(ATTACKS)] | {"answer": "BYTES"}).encode().replace(b"BYTES", b"\xff\xfe\xc3("))
+            lines.append(
+                json.dumps(rows[len(ATTACKS)] | {"answer": "BYTES"}).encode().replace(b"BYTES", b"\xff\xfe\xc3(")
+            )
             lines += [json.dumps(row).encode() for row in rows[len(ATTACKS) + 1 :]]
             file.write_bytes(b"\n".join(lines) + b"\n")
     edit(run, "scores", Cell("toy", "rtn", 4).columns(), asr=None, reason=ATTACKS[1])

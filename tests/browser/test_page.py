@@ -105,7 +105,9 @@ def test_the_list_agrees_with_the_files(desk, run):
     from bitsafe.files import read_jsonl
 
     folder = run.at(Cell("toy", "ste", 4, "harmful"))
-    said = [row for file in folder.glob("rep*/verdicts/reference/toy_forbidden.default.jsonl") for row in read_jsonl(file)]
+    said = [
+        row for file in folder.glob("rep*/verdicts/reference/toy_forbidden.default.jsonl") for row in read_jsonl(file)
+    ]
     desk.page.select_option("#filter-chain", label="ste 4-bit, risk III")
     desk.page.select_option("#filter-benchmark", "toy_forbidden")
     assert counts(desk)[0] == len(said)

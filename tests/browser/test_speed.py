@@ -17,6 +17,8 @@ def test_a_large_run_is_quick(chrome, tmp_path):
     written = time.monotonic() - began
     file = run.folder / "report.html"
     found = measured(chrome, file, repeats=1)
-    print(f"{VARIANTS} × {PROMPTS}: {file.stat().st_size / 1e6:.1f} MB, written in {written:.1f} s; milliseconds: {found}")
+    print(
+        f"{VARIANTS} × {PROMPTS}: {file.stat().st_size / 1e6:.1f} MB, written in {written:.1f} s; milliseconds: {found}"
+    )
     assert found["first_paint"]["worst"] < FIRST_PAINT
     assert found["filter"]["worst"] < FILTER

@@ -10,7 +10,7 @@ from report_run import BABBLE, copy_of, edit, shared_run
 
 from bitsafe.cells import Cell
 from bitsafe.errors import UserError
-from bitsafe.files import read_jsonl, write_json, write_jsonl
+from bitsafe.files import read_jsonl, write_jsonl
 from bitsafe.matrix.run import Run
 from bitsafe.report.page import scripts
 from bitsafe.report.page.answers import Group, Said, coded, groups_of, outcome
@@ -81,8 +81,10 @@ def test_a_verdict_in_eight_bits(said, code, kind, expected):
 def test_every_answer_of_the_run_is_held_and_aligned(run):
     """Naive: each text and verdict found again through the columns is that of the files."""
     found = explorer(run)
-    assert found.kept == found.answers == sum(
-        len(read_jsonl(file)) for file in run.folder.rglob("answers/*.default.jsonl")
+    assert (
+        found.kept
+        == found.answers
+        == sum(len(read_jsonl(file)) for file in run.folder.rglob("answers/*.default.jsonl"))
     )
     data = {name: unpacked(block) for name, block in found.blocks}
     text, prompt = (np.frombuffer(data[f"column-{name}"], "<i4") for name in ("text", "prompt"))
@@ -142,7 +144,9 @@ def test_the_limit_keeps_the_prompts_that_flip_first_in_their_order():
 def test_a_limited_page_says_so(run):
     limited = Run(run.config.model_copy(update={"report": run.config.report.model_copy(update={"transcripts": 200})}))
     found = explorer(limited)
-    assert 0 < found.kept <= 200 < found.answers and found.words.startswith(f"{found.kept} of {found.answers:,} answers")
+    assert 0 < found.kept <= 200 < found.answers and found.words.startswith(
+        f"{found.kept} of {found.answers:,} answers"
+    )
     none = Run(run.config.model_copy(update={"report": run.config.report.model_copy(update={"transcripts": 0})}))
     assert explorer(none).kept == 0 and "config" in explorer(none).words
 
@@ -206,7 +210,10 @@ def test_a_failed_cell_has_its_reason_and_no_number(run, tmp_path):
 def test_cost_adds_up_timings_and_bills(run, tmp_path):
     run = copy_of(run, tmp_path)
     head = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
-    files = {"generate/a.tsv": "60\t0:01:00\t500\t1\t1\t1\t0\t0\t90\t50\n", "score.tsv": "2\t0:00:02\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n"}
+    files = {
+        "generate/a.tsv": "60\t0:01:00\t500\t1\t1\t1\t0\t0\t90\t50\n",
+        "score.tsv": "2\t0:00:02\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n",
+    }
     files["generate/b.tsv"] = "30\t0:00:30\t700\t1\t1\t1\t0\t0\t90\t20\n"
     for name, line in files.items():
         (run.folder / "timings" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ OUTPUTS, below <results>/<run>/:
     figures/asr_by_risk.{pdf,png,csv}         the figure and the data it shows
     figures/ablation_<setting>.{pdf,png,csv}  the same for each setting in which patches of the run differ alone
     report.html                               one self-contained page
+
+`snakemake --report FILE.html` shows the page, the figures and the table of patches with the captions of
+workflow/captions, beside the times of the jobs.
 """
 
 
@@ -43,7 +46,7 @@ rule tabulate:
     input:
         f"{OUT}/score.json",
     output:
-        f"{OUT}/tables/patches.csv",
+        report(f"{OUT}/tables/patches.csv", caption="../captions/patches.rst", category="Tables"),
         f"{OUT}/tables/patches.md",
     log:
         f"{OUT}/logs/tabulate.log",
@@ -68,6 +71,11 @@ rule plot:
     output:
         f"{OUT}/figures/asr_by_risk.csv",
         [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
+        report(f"{OUT}/figures/asr_by_risk.png", caption="../captions/asr_by_risk.rst", category="Figures"),
+        [
+            report(f"{OUT}/figures/ablation_{setting}.png", caption="../captions/ablation.rst", category="Figures")
+            for setting in swept(RUN)
+        ],
     log:
         f"{OUT}/logs/plot.log",
     benchmark:
@@ -91,7 +99,7 @@ rule report:
         f"{OUT}/tables/patches.csv",
         f"{OUT}/figures/asr_by_risk.csv",
     output:
-        f"{OUT}/report.html",
+        report(f"{OUT}/report.html", caption="../captions/report.rst", category="Report"),
     log:
         f"{OUT}/logs/report.log",
     benchmark:

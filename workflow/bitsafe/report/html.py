@@ -114,7 +114,9 @@ def machinery(run: Any, results: Results, found: Explorer) -> dict[str, Any]:
 def sections(content: dict[str, Any]) -> list[tuple[str, str]]:
     """The sections that this run has something for, with their names in the navigation."""
     return [
-        (name, words) for name, words in SECTIONS.items() if name not in ("patches", "goals", "distance") or content[name]
+        (name, words)
+        for name, words in SECTIONS.items()
+        if name not in ("patches", "goals", "distance") or content[name]
     ]
 
 

@@ -28,7 +28,10 @@ def read_csv(path: Path, delimiter: str = ",") -> list[Row]:
         return []
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return [{key: _value(key, text) for key, text in row.items() if key} for row in csv.DictReader(stream, delimiter=delimiter)]
+            return [
+                {key: _value(key, text) for key, text in row.items() if key}
+                for row in csv.DictReader(stream, delimiter=delimiter)
+            ]
     except (csv.Error, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error}): delete it and run again") from error
 

@@ -83,4 +83,3 @@ def judge_row(folder: Path, judge: str) -> View | None:
         "dollars": f"{dollars:,.2f}",
         "uncounted": f"{uncounted:,}" if uncounted else "",
     }
-

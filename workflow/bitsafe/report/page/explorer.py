@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bitsafe.cells import Cell
@@ -53,7 +54,12 @@ def explorer(run: "Run") -> Explorer:
     columns = _Columns(run, cells)
     meta["groups"] = [columns.add(group) for group in groups if group.slots]
     blocks = columns.blocks()
-    meta |= {"chunks": columns.firsts, "texts": len(columns.texts), "settings": list(columns.settings), "reasons": list(columns.reasons)}
+    meta |= {
+        "chunks": columns.firsts,
+        "texts": len(columns.texts),
+        "settings": list(columns.settings),
+        "reasons": list(columns.reasons),
+    }
     kept = sum(len(group.slots) * len(group.texts) for group in groups)
     return Explorer(meta, blocks, kept, answers, sum(group.tokens for group in groups))
 
@@ -106,7 +112,7 @@ def _ranked(groups: list[Group], chains: list[Chain]) -> Iterator[tuple[int, int
 def flips(group: Group, chain: Chain, slot: Slot) -> bool:
     """Whether two neighbouring arms were told apart by the leading judge; an unknown outcome is no flip."""
     said = [group.outcome(cell, slot) for cell in chain]
-    return any(a and b and a != b for a, b in zip(said, said[1:]))
+    return any(a and b and a != b for a, b in pairwise(said))
 
 
 class _Columns:

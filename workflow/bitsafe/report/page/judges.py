@@ -26,7 +26,10 @@ def _quality_row(row: Row) -> dict[str, Any]:
         "alpha_interval": _alpha_interval(row),
     }
     for name in ("sensitivity", "specificity"):
-        view |= {name: percent(row.get(name)), f"{name}_interval": interval(row.get(f"{name}_low"), row.get(f"{name}_high"))}
+        view |= {
+            name: percent(row.get(name)),
+            f"{name}_interval": interval(row.get(f"{name}_low"), row.get(f"{name}_high")),
+        }
     return view
 
 

@@ -3,8 +3,8 @@
 const INK = "var(--ink)", FAINT = "var(--faint)", LINE = "var(--line)", BAND = "var(--band)";
 const PALETTE = [0, 1, 2, 3, 4, 5].map((k) => `var(--c${k})`);
 const SYMBOLS = ["circle", "diamond2", "square2", "triangle2", "star", "cross", "wye"];
-const FINDING = { rose: "var(--bad)", fell: "var(--good)" };
-const FINDING_SYMBOL = { rose: d3.symbolTriangle2, fell: d3.symbolDiamond2 };
+const FINDING = { rose: "var(--bad)", fell: "var(--good)", unresolved: "var(--warn)" };
+const FINDING_SYMBOL = { rose: d3.symbolTriangle2, fell: d3.symbolDiamond2, unresolved: d3.symbolTimes };
 const STYLE = { background: "none", color: "inherit", fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
 const cycle = (list, place) => list[place % list.length];

@@ -40,8 +40,9 @@ function drawDifferences(place, rows) {
       Plot.tip(rows, Plot.pointer({ x: at, y: "name", title: contrastWords, fill: "var(--card)", stroke: LINE })),
     ],
   });
-  const found = { rose: "rose", fell: "fell", none: "no change shown, or not tested" };
-  legend(place, Object.entries(found).map(([finding, words]) => ({ colour: findingColour({ finding }), symbol: FINDING_SYMBOL[finding] ?? "circle", words })));
+  const found = { rose: "rose", fell: "fell", none: "no change shown, or not tested", unresolved: "not resolvable: too many answers cannot be read" };
+  const seen = Object.entries(found).filter(([finding]) => finding !== "unresolved" || rows.some((row) => row.finding === finding));
+  legend(place, seen.map(([finding, words]) => ({ colour: findingColour({ finding }), symbol: FINDING_SYMBOL[finding] ?? "circle", words })));
   if (rows.some((row) => row.mde !== null)) said(place, "Shaded: differences below the mde, which this run may have missed. Hollow: a control.");
 }
 
@@ -63,8 +64,8 @@ function drawMoved(place, rows, noise) {
     y: { type: "band", domain: rows.map((row) => row.name), label: null, tickSize: 0, tickFormat: (name) => shortened(name, Math.floor(margin / 6.1)) },
     marks: [
       ...(noise ? [dashed(100 * noise.changed), dashed(100 * noise.moved, "var(--c1)")] : []),
-      Plot.dot(rows.filter((row) => row.changed_share !== null), { x: (r) => 100 * r.changed_share, y: "name", r: 4, symbol: "square2", stroke: "var(--c0)", fill: "var(--card)", strokeWidth: 1.4 }),
-      Plot.dot(rows.filter((row) => flipped(row) !== null), { x: flipped, y: "name", r: 4, stroke: "var(--c1)", fill: "var(--c1)" }),
+      Plot.dot(rows.filter((row) => row.changed_share !== null), { x: (r) => 100 * r.changed_share, y: "name", r: 5.5, symbol: "square2", stroke: "var(--c0)", fill: "var(--card)", strokeWidth: 1.4 }),
+      Plot.dot(rows.filter((row) => flipped(row) !== null), { x: flipped, y: "name", r: 3.2, stroke: "var(--c1)", fill: "var(--c1)" }),
     ],
   });
   legend(place, [
