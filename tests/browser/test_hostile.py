@@ -1,4 +1,4 @@
-"""Answers that attack the page that shows them: each is shown as text; nothing of it runs, loads or leaves its place."""
+"""Answers that attack the page which shows them: each is shown as text; none of it runs, loads or leaves its place."""
 
 import json
 
