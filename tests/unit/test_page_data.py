@@ -192,6 +192,9 @@ def test_charts_show_the_numbers_of_the_csv_files(run):
     patched = panel["cells"][[e.cell for e in entries].index(PATCHED)]
     assert panel["cells"][patched["before"]]["name"] == "ste 4-bit, risk III"
     assert patched["short"] == short_name(PATCHED) == "ste 4-bit III + qresafe"
+    places = [entry.cell for entry in entries]
+    tuned, plain = panel["cells"][places.index(STE)], panel["cells"][places.index(Cell("toy", "rtn", 4))]
+    assert tuned["reference"] == places.index(STE.same_risk_full) and plain["reference"] == places.index(FULL)
     total = {row["cell"]: row for row in panel["contrasts"]["total"]}
     place = [e.cell for e in entries].index(STE)
     assert total[place]["n_flipped"] == entries[place].contrasts["total"]["n_flipped"]

@@ -45,7 +45,10 @@ def panel_data(run: "Run", panel: Panel, controls: frozenset[str]) -> View:
 
 
 def cell_data(entry: Entry, places: dict, controls: frozenset[str]) -> View:
-    """`before`: the place of the cell that a patched one was made from."""
+    """`before`: the place of the cell that a patched one was made from; `reference`: of full precision before its bits.
+
+    A method that fine-tunes is compared with full precision fine-tuned alike, one that calibrates with plain one.
+    """
     cell, score = entry.cell, entry.score
     row = "full precision" if cell.method == "full" else cell.method
     row += f", {RISK_NUMERALS.get(cell.risk, cell.risk)}" if cell.risk != "none" else ""
@@ -57,12 +60,19 @@ def cell_data(entry: Entry, places: dict, controls: frozenset[str]) -> View:
         "patched": cell.is_patched,
         "control": cell.stage in controls,
         "before": places.get(cell.quantized) if cell.is_patched else None,
+        "reference": _reference(entry, places),
         "reason": "" if entry.measured else one_line(entry.reason),
         "unresolved": finding(score) == "unresolved",
         "finding": FINDINGS[finding(score)],
     }
     view |= {name: score.get(name) for name in ASR}
     return view | {metric: _beside(entry.beside.get(metric, {})) for metric in METRICS}
+
+
+def _reference(entry: Entry, places: dict) -> int | None:
+    """What the contrast *quantization* compares the cell with."""
+    named = entry.contrasts.get("quantization", {}).get("baseline_cell")
+    return places.get(Cell.parse(named)) if named else None
 
 
 def short_name(cell: Cell) -> str:

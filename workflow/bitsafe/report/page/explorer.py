@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bitsafe.cells import Cell
 from bitsafe.report.findings import name_of
 from bitsafe.report.page.answers import Group, Prompts, Slot, groups_of
+from bitsafe.report.page.charts import short_name
 from bitsafe.report.page.packing import Texts, packed_json, packed_numbers, starts
 from bitsafe.report.text import count, one_line
 from bitsafe.stats.verdicts import STATES
@@ -78,8 +79,8 @@ def _chain(chain: Chain, cells: list[Cell], run: "Run") -> dict[str, Any]:
     """Arms without any answer (a failed cell) are -1."""
     numbers = [cells.index(cell) if cell in cells else -1 for cell in chain]
     name = name_of(chain[-1]) + (" (control)" if chain[-1].stage in run.controls else "")
-    several = len(run.config.models) > 1
-    return {"name": f"{one_line(chain[0].model)}: {name}" if several else name, "arms": numbers}
+    model = f"{one_line(chain[0].model)}: " if len(run.config.models) > 1 else ""
+    return {"name": model + name, "short": model + short_name(chain[-1]), "arms": numbers}
 
 
 def arm(cell: Cell) -> str:

@@ -52,7 +52,7 @@ function rowParts(row, { transcripts, prompts, meta }) {
   const path = said.flatMap((tag, arm) => (arm ? [" → ", tag] : [tag]));
   return [
     make("span", { className: "asked", dir: "auto" }, shortened(prompt.replace(/\s+/g, " "), 160) || id),
-    make("span", { className: "path" }, make("span", { className: "cell" }, meta.chains[block.chain].name), make("span", {}, ...path)),
+    make("span", { className: "path" }, make("span", { className: "cell" }, meta.chains[block.chain].short), make("span", {}, ...path)),
   ];
 }
 

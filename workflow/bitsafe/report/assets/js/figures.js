@@ -51,7 +51,8 @@ function drawAgainst(place, panel, metric, title, marks) {
   });
 }
 
-// ASR over the effective bits of the file, a line a method, a facet a kind of data; full precision begins each line.
+// ASR over the effective bits of the file, a line a method, a facet a kind of data; each begins at its full precision:
+// fine-tuned on the same data where the method fine-tunes, plain where it calibrates.
 function drawBits(panel, risks) {
   const place = emptied("chart-bits");
   const methods = [...new Set(plainCells(panel).filter((cell) => cell.method !== "full").map((cell) => cell.method))];
@@ -68,12 +69,17 @@ function drawBits(panel, risks) {
 
 function drawBitsOf(place, panel, risk, methods, mark) {
   headed(place, risk.title);
-  const cells = plainCells(panel).filter((cell) => cell.risk === risk.name && measured(cell));
-  const full = cells.filter((cell) => cell.method === "full");
+  const quantized = plainCells(panel).filter((cell) => cell.risk === risk.name && cell.method !== "full" && measured(cell));
+  const beginning = (cell) => panel.cells[cell.reference];
+  const full = [...new Set(quantized.map(beginning).filter((cell) => cell && measured(cell)))];
+  const cells = [...full, ...quantized];
   const bits = (cell) => cell.effective_bits ?? cell.bits, asr = (cell) => 100 * cell.asr;
   const colour = (cell) => (cell.method === "full" ? INK : mark(cell.method).colour);
-  const lines = methods.map((method) => [method, [...full, ...cells.filter((cell) => cell.method === method)].sort((a, b) => bits(b) - bits(a))]);
-  const drawn = lines.filter(([method, line]) => line.some((cell) => cell.method === method));
+  const lines = methods.map((method) => {
+    const own = quantized.filter((cell) => cell.method === method);
+    return [method, [...full.filter((cell) => own.some((one) => beginning(one) === cell)), ...own].sort((a, b) => bits(b) - bits(a))];
+  });
+  const drawn = lines.filter(([, line]) => line.length);
   plotted(place, `ASR by effective bits, ${risk.title}; the table of scores has the numbers`, {
     width: widthOf(place, 420), height: 250, marginLeft: 44, marginBottom: 38, marginRight: 12, grid: true,
     x: { type: "log", base: 2, domain: [18, 1.8], ticks: [16, 8, 4, 3, 2], tickFormat: String, label: "effective bits a weight", labelAnchor: "center", labelArrow: "none" },
