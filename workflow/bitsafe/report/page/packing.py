@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-CHUNK = 1_000_000  # characters of text that are unpacked at once
+CHUNK = 250_000  # characters of text that are unpacked at once
 
 
 def packed(data: bytes) -> str:

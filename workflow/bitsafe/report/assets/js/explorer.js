@@ -65,6 +65,8 @@ async function startExplorer() {
   const list = new LongList(element("transcript-list"), (row) => rowParts(row, data), async (row) => {
     const mine = ++latest;
     if (row === null) return detail.replaceChildren(make("p", { className: "note" }, "No transcript meets this choice."));
+    await pause(); // the list first
+    if (mine !== latest) return;
     const made = make("div");
     await showTranscript(made, row, data);
     if (mine === latest) detail.replaceChildren(...made.childNodes);
@@ -85,7 +87,7 @@ async function startExplorer() {
     list.box.setAttribute("aria-busy", "true");
     const prompts = data.prompts.map(([, prompt]) => prompt.toLowerCase().includes(words));
     const hits = { prompts, texts: new Uint8Array(data.meta.texts) };
-    show(hits, "; searching the answers …");
+    if (!data.texts.searched) show(hits, "; searching the answers …");
     if (await data.texts.search(words, hits.texts, () => mine === turn)) {
       show(hits);
       list.box.removeAttribute("aria-busy");
@@ -94,7 +96,7 @@ async function startExplorer() {
 
   for (const control of document.querySelectorAll("#filters select, #filters input[type=checkbox]")) control.addEventListener("change", refresh);
   let typed = null;
-  element("filter-search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(refresh, 120); });
+  element("filter-search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(refresh, 60); });
   element("filters").addEventListener("submit", (event) => event.preventDefault());
   element("filters").addEventListener("reset", () => setTimeout(refresh));
   show(null);
