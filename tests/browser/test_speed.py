@@ -1,6 +1,6 @@
 """The page of 66 variants × 1,067 prompts: painted within 3 seconds, a filter answered within 200 ms.
 
-The median of the filters is held to that: on a machine that is busy with other work the worst says more about that work.
+The median of the filters is held to that: on a machine that is busy with other work the worst tells of that work.
 """
 
 import time
