@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy test-envs test-judge test-cluster bench bench-extra bench-smollm2 lint lock env
+.PHONY: run test run-real test-toy test-envs test-judge test-browser test-cluster bench bench-extra bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,10 @@ test-judge: $(STAMP)
 # a real Slurm on this machine (Debian's packages, two fake GPUs) and every fault; resumable, 50 minutes a call
 test-cluster: $(STAMP)
 	PYTHONPATH=workflow $(BIN)/python -m tests.cluster
+
+# report.html as a person opens it, in Debian's chromium; skipped with a reason where that is missing
+test-browser: $(STAMP) .envs/browser/.installed-from-lock
+	$(BIN)/python -m pytest -rsP tests/browser
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 NAMES = ("overhead", "distortion", "quantizers", "agreement", "decoding_grid", "generation", "batch_plans", "dag")
-EXTRA = ("extra", "patch")  # libraries in environments of their own: only where they are asked for
+EXTRA = ("extra", "patch", "page")  # what lies in environments of its own: only where it is asked for
 
 
 def machine() -> dict:

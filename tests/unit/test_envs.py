@@ -88,7 +88,7 @@ def test_the_lock_holds_what_the_environment_names(file):
 @pytest.mark.parametrize("file", sorted(Path("envs").glob("*.lock.txt")), ids=lambda file: file.stem)
 def test_every_locked_package_has_hashes_and_no_host(file):
     entries = re.split(r"\n(?=[A-Za-z])", file.read_text().strip())
-    assert len(entries) > 20
+    assert len(entries) >= len(pip_section(file.with_name(file.name.replace(".lock.txt", ".yaml")))) - 1  # less torch
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in file.read_text()
 

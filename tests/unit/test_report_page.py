@@ -1,5 +1,10 @@
 """report.html: what it says, that it loads nothing, and that hostile text in it is inert."""
 
+import base64
+import gzip
+import hashlib
+import json
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -11,8 +16,7 @@ from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, write_jsonl
 from bitsafe.matrix.run import Run
 from bitsafe.report.html import write_report
-from bitsafe.report.read import Results
-from bitsafe.report.transcripts import chains, choose
+from bitsafe.report.page.scripts import policy, scripts
 
 VOID = {"meta", "link", "br", "img", "use", "path", "hr", "input"}
 HOSTILE = (
@@ -28,6 +32,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags, self.links, self.ids, self.open, self.text = [], [], [], [], []
         self.handlers: list[str] = []
+        self.scripts: list[str] = []
         self.feed(html)
         assert not self.open, f"never closed: {self.open}"
 
@@ -49,7 +54,15 @@ class Page(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data):
-        self.text.append(data)
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        else:
+            self.text.append(data)
+
+
+def texts_of(html: str) -> list:
+    packed = re.findall(r'<script type="application/gzip" id="texts-\d+">([^<]*)</script>', html)
+    return [json.loads(gzip.decompress(base64.b64decode(data))) for data in packed]
 
 
 def written(run: Run) -> str:
@@ -82,11 +95,22 @@ def test_the_page_says_what_was_found(html):
 
 def test_the_page_is_self_contained(html):
     page = Page(html)
-    assert "script" not in page.tags and "iframe" not in page.tags and not page.handlers
+    assert "iframe" not in page.tags and not page.handlers
     local = [link for link in page.links if not link.startswith("#")]
     assert all(link == "data:," or not link.startswith(("http", "//", "data", "javascript", "/")) for link in local)
-    assert "Content-Security-Policy" in html and "@import" not in html
-    assert len(html) < 2_000_000
+    assert "@import" not in html and len(html) < 2_000_000
+
+
+def test_no_script_runs_but_those_that_the_policy_names(html):
+    """A script's hash is that of its characters in the page; data blocks are no scripts."""
+    kinds = re.findall(r"<script([^>]*)>", html)
+    assert kinds.count("") == len(scripts()) == 3
+    assert all(kind.split()[0] in ('type="application/json"', 'type="application/gzip"') for kind in kinds if kind)
+    found = html[html.index("default-src") : html.index('"', html.index("default-src"))].replace("&#39;", "'")
+    assert found == policy() and "unsafe-eval" not in found and found.count("'unsafe-inline'") == 1
+    for script in re.findall(r"<script>(.*?)</script>", html, re.DOTALL):
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in found
 
 
 def test_every_link_leads_somewhere_and_ids_are_unique(run, html):
@@ -103,30 +127,14 @@ def test_over_refusal_and_utility_stand_beside_asr(html):
     assert "over-refusal 0." in html[html.index('class="tiles"') : html.index('class="verdict"')]
 
 
-def test_harmful_answers_are_folded(run, html):
-    transcripts = html[html.index('id="transcripts"') : html.index('id="methods"')]
-    answer = "Turn the brass dial"
-    for before in transcripts.split(answer)[:-1]:
-        opened = before.rfind("<details>")
-        if "toy_forbidden" in before[before.rfind("<article>") :]:
-            assert opened > before.rfind("</details>") and "harmful answer, folded" in before[opened:]
-
-
-def test_transcripts_show_flips_of_every_chain_first(run):
-    panel = Results.read(run.folder).leading[0]
-    found = choose(run, panel, 8)
-    assert len(found) == 8
-    assert sum(one.benchmark.startswith("toy_borderline") for one in found) == 2
-    assert {len(one.answers) for one in found} == {2, 3}
-    assert found[0].answers[1].folded and not found[0].answers[0].folded and not found[0].answers[2].folded
-    assert len({one.benchmark for one in found}) == 8  # no prompt twice
-    assert choose(run, panel, 0) == []
-    assert all("random_mask" not in str(chain) for chain in chains(panel, frozenset(run.controls)))
+def test_no_answer_stands_open_in_the_page(html):
+    """They are packed, and shown one at a time by a script that folds the harmful ones."""
+    assert "Turn the brass dial" not in html and "Turn the brass dial" in str(texts_of(html))
 
 
 def test_hostile_text_is_inert(run, tmp_path):
     config = copy_of(run, tmp_path).config
-    run = Run(config.model_copy(update={"report": Report(title=HOSTILE, transcripts=4)}))
+    run = Run(config.model_copy(update={"report": Report(title=HOSTILE)}))
     failed = Cell("toy", "rtn", 4)
     for cell in (Cell("toy", "full", 16), Cell("toy", "ste", 4, "harmful", "qresafe")):
         for file in run.folder.glob(f"{cell.path}/rep0/answers/toy_forbidden.default.jsonl"):
@@ -135,10 +143,12 @@ def test_hostile_text_is_inert(run, tmp_path):
     edit(run, "cells", failed.columns(), state="failed", reason=HOSTILE)
     html = written(run)
     page = Page(html)
-    assert "script" not in page.tags and "img" not in page.tags and not page.handlers
-    assert "alert(1)" in html and "<script>" not in html and "49" not in page.text[0]
-    assert not any(character in html for character in "\x1b\x00\u202e")
-    assert "more characters]" in html and len(html) < 2_000_000
+    assert page.tags.count("script") == Page(written(copy_of(run, tmp_path / "again"))).tags.count("script")
+    assert "img" not in page.tags and not page.handlers
+    assert "alert(1)" in html and "<script>alert" not in html and "{{ 7*7 }}" in html
+    answers = str(texts_of(html))
+    assert not any(character in html + answers for character in "\x1b\x00\u202e")
+    assert "alert(1)" in answers and "more characters]" in answers and len(html) < 2_000_000
     assert "<bdi>&lt;script&gt;" in html
 
 

@@ -54,6 +54,15 @@ def test_logs_and_timings_stand_beside_the_results(finished):
     assert len(list((finished.folder / "results/mini/timings").rglob("*.tsv"))) >= 19
 
 
+def test_snakemake_makes_a_report_of_its_own(finished):
+    done = finished.snakemake("--report", "snakemake.html")
+    assert done.returncode == 0, done.stdout
+    text = (finished.folder / "snakemake.html").read_text()
+    assert all(f'"{category}"' in text for category in ("Report", "Figures", "Tables"))
+    assert "What each patch gave back" in text and "asr_by_risk.png" in text
+    assert done.stdout.count("Error") == 0
+
+
 def test_a_second_run_has_nothing_to_do(finished):
     started = time.monotonic()
     done = finished.snakemake()

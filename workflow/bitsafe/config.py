@@ -72,7 +72,7 @@ class Report(Section):
     """The page people read."""
 
     title: str = Field("bitsafe", description="heading of report.html")
-    transcripts: int = Field(12, description="prompts shown with the answers of each arm", ge=0)
+    transcripts: int = Field(100_000, description="answers that the page holds, flips first; 0: no transcripts", ge=0)
 
 
 class Release(Section):

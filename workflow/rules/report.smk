@@ -15,6 +15,9 @@ OUTPUTS, below <results>/<run>/:
     figures/ablation_<setting>.{pdf,png,csv}  the same for each setting in which patches of the run differ alone
     figures/<paper>_<figure>.{pdf,png,csv}    the figures of the papers, ours beside the printed numbers
     report.html                               one self-contained page
+
+`snakemake --report FILE.html` shows the page, the figures and the table of patches with the captions of
+workflow/captions, beside the times of the jobs.
 """
 
 
@@ -45,7 +48,7 @@ rule tables:
     input:
         f"{OUT}/score.json",
     output:
-        f"{OUT}/tables/patches.csv",
+        report(f"{OUT}/tables/patches.csv", caption="../captions/patches.rst", category="Tables"),
         f"{OUT}/tables/patches.md",
         [f"{OUT}/tables/{name}" for name in table_files(["csv"])],
     log:
@@ -71,6 +74,11 @@ rule figures:
         f"{OUT}/figures/asr_by_risk.csv",
         [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
         [f"{OUT}/figures/{name}" for name in figure_files(["csv"])],
+        report(f"{OUT}/figures/asr_by_risk.png", caption="../captions/asr_by_risk.rst", category="Figures"),
+        [
+            report(f"{OUT}/figures/ablation_{setting}.png", caption="../captions/ablation.rst", category="Figures")
+            for setting in swept(RUN)
+        ],
     log:
         f"{OUT}/logs/figures.log",
     benchmark:
@@ -93,7 +101,7 @@ rule report:
         f"{OUT}/tables/patches.csv",
         f"{OUT}/figures/asr_by_risk.csv",
     output:
-        f"{OUT}/report.html",
+        report(f"{OUT}/report.html", caption="../captions/report.rst", category="Report"),
     log:
         f"{OUT}/logs/report.log",
     benchmark:

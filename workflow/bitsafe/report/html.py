@@ -1,4 +1,8 @@
-"""report.html: one self-contained page. It loads nothing, runs no script, and all text in it is cleaned and escaped."""
+"""report.html: one self-contained page. It loads nothing, and all text in it is cleaned and escaped.
+
+Words and tables are made here and read without a script; charts and transcripts are drawn by the scripts in `assets`
+from the data that `report/page` packs into the page.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,16 +17,36 @@ from bitsafe.files import read_json, sha256_json, write_text
 from bitsafe.report import figures, views
 from bitsafe.report.findings import ALPHA
 from bitsafe.report.goals import goals
+from bitsafe.report.page import charts, judges
+from bitsafe.report.page.answers import LONGEST_TEXT
+from bitsafe.report.page.cost import cost
+from bitsafe.report.page.explorer import Explorer, explorer
+from bitsafe.report.page.packing import inline_json
+from bitsafe.report.page.scripts import ASSETS, policy, scripts
 from bitsafe.report.patched import sweeps, table
-from bitsafe.report.read import Panel, Results
+from bitsafe.report.read import Panel, Results, read_csv
 from bitsafe.report.text import clean, count, listed, one_line, percent, points
-from bitsafe.report.transcripts import choose
-from bitsafe.report.words import headline, verdict
+from bitsafe.report.words import headline, largest_rise, verdict
 
-VERSION = 2  # bump when the page would say or show something else
-ASSETS = Path(__file__).with_name("assets")
-LONGEST_TEXT = 3000  # characters of one answer; the rest stays in the answer files
+VERSION = 3  # bump when the page would say or show something else
 TONE_WORDS = {"bad": "worse", "good": "repaired", "warn": "caution", "info": ""}
+SECTIONS = {  # file in assets/sections: its name in the navigation, in the order of the page
+    "verdict": "Verdict",
+    "charts": "Charts",
+    "scores": "Scores",
+    "figure": "Figure",
+    "patches": "Patches",
+    "goals": "Goals",
+    "contrasts": "Contrasts",
+    "transcripts": "Transcripts",
+    "judges": "Judges",
+    "distance": "Distance",
+    "cells": "Cells",
+    "cost": "Cost",
+    "methods": "Methods and limits",
+    "provenance": "Provenance",
+}
+BESIDE = ("*.csv", "gate.*", "tables/*.csv")  # files that the page links to where they exist
 GOAL_TONES = {True: "good", False: "bad", None: "warn"}
 THEMED = {  # colours of the figure: those of the page, which follow the reader's light or dark theme
     figures.INK: "var(--ink)",
@@ -40,28 +64,66 @@ def write_report(run: Any) -> None:
 
 
 def render(run: Any, results: Results) -> str:
-    panels = results.leading
+    found = explorer(run)
+    content = tables(run, results) | {
+        "title": run.config.report.title,
+        "run": run.name,
+        "scope": scope(run),
+        "warnings": [warning for model in run.config.models if (warning := run.model(model).warning)],
+        "explorer": found,
+        "tokens": f"{found.tokens:,}" if found.tokens else "",
+        "tone_words": TONE_WORDS,
+        "goal_tones": GOAL_TONES,
+        "confidence": percent(run.config.score.confidence, 0),
+    }
     page = _environment().get_template("page.html.j2")
-    return page.render(
-        css=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
-        title=run.config.report.title,
-        run=run.name,
-        scope=scope(run),
-        warnings=[warning for model in run.config.models if (warning := run.model(model).warning)],
-        views=[_view(run, results, panel) for panel in panels],
-        patches=patches(results),
-        patches_note=table.NOTE,
-        ablations=sweeps.swept(run),
-        goals=[goal for panel in panels for goal in goals(panel)],
-        matrix=views.matrix(results.cells),
-        agreement=views.agreement_rows(results.agreement),
-        transcripts=_transcripts(run, panels),
-        methods=methods(run),
-        provenance=list(provenance(run)),
-        files=sorted(path.name for path in Path(run.folder).glob("*.csv")),
-        tone_words=TONE_WORDS,
-        goal_tones=GOAL_TONES,
-    )
+    return page.render(content | machinery(run, results, found), sections=sections(content))
+
+
+def tables(run: Any, results: Results) -> dict[str, Any]:
+    """What the sections read: words and formatted numbers."""
+    panels = results.leading
+    return {
+        "views": [_view(run, results, panel) for panel in panels],
+        "patches": patches(results),
+        "patches_note": table.NOTE,
+        "ablations": sweeps.swept(run),
+        "goals": [goal for panel in panels for goal in goals(panel)],
+        "matrix": views.matrix(results.cells),
+        "agreement": views.agreement_rows(results.agreement),
+        "quality": judges.quality_rows(read_csv(results.folder / "judge_quality.csv")),
+        "distance": charts.distance_views(read_csv(results.folder / "distance.csv")),
+        "cost": cost(run),
+        "methods": methods(run),
+        "provenance": list(provenance(run)),
+        "files": files_of(results.folder),
+    }
+
+
+def machinery(run: Any, results: Results, found: Explorer) -> dict[str, Any]:
+    """Style, scripts and data: markup as it is, for none of it can end the element that it stands in."""
+    return {
+        "policy": policy(),
+        "css": Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
+        "scripts": [Markup(script) for script in scripts()],
+        "chart_data": Markup(inline_json(charts.chart_data(run, results))),
+        "explorer_data": Markup(inline_json(found.meta)),
+    }
+
+
+def sections(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """The sections that this run has something for, with their names in the navigation."""
+    return [
+        (name, words)
+        for name, words in SECTIONS.items()
+        if name not in ("patches", "goals", "distance") or content[name]
+    ]
+
+
+def files_of(folder: Path) -> list[str]:
+    """What lies beside the page and belongs to it, as links relative to it."""
+    found = [path for pattern in BESIDE for path in folder.glob(pattern)]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def patches(results: Results) -> list[views.View]:
@@ -76,12 +138,14 @@ def patches(results: Results) -> list[views.View]:
 @cache
 def _environment() -> Environment:
     """Escapes every value, after cleaning it: neither markup nor control characters of an answer reach the page."""
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Markup) else clean(value, LONGEST_TEXT),
     )
+    environment.filters["packed"] = Markup  # base64 holds nothing to escape, and is longer than any text
+    return environment
 
 
 def scope(run: Any) -> str:
@@ -98,8 +162,9 @@ def _view(run: Any, results: Results, panel: Panel) -> views.View:
     return _table(panel, others) | {
         "tiles": views.tiles(panel, controls),
         "headline": headline(panel, controls),
+        "largest": largest_rise(panel),
         "verdict": verdict(panel, others, controls),
-        "figures": [(p.judge, inline_svg(p, controls, run.config.score.confidence)) for p in (panel, *others[:1])],
+        "figures": [(p.judge, inline_svg(p, controls, run.config.score.confidence)) for p in (panel,)],
         "caption": caption(panel, run.replicates(panel.model)),
         "others": [_table(other, results.others(other)) for other in others],
         "contrasts": views.contrast_rows(panel),
@@ -140,12 +205,6 @@ def inline_svg(panel: Panel, controls: frozenset[str], confidence: float) -> Mar
             "<svg ", '<svg role="img" aria-label="ASR by method and risk; the table of scores has the numbers" ', 1
         )
     )
-
-
-def _transcripts(run: Any, panels: Sequence[Panel]) -> list:
-    """The config's number of transcripts, shared out over the panels."""
-    share, extra = divmod(run.config.report.transcripts, max(len(panels), 1))
-    return [found for k, panel in enumerate(panels) for found in choose(run, panel, share + (k < extra))]
 
 
 def methods(run: Any) -> list[str]:

@@ -25,13 +25,16 @@ TEXT = frozenset(
 csv.field_size_limit(1 << 30)  # a reason may be long, and the limit would hide every other row
 
 
-def read_csv(path: Path) -> list[Row]:
+def read_csv(path: Path, delimiter: str = ",") -> list[Row]:
     """Rows of a CSV file: numbers as numbers, booleans as booleans, blanks as None; an absent file has no rows."""
     if not path.exists():
         return []
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return [{key: _value(key, text) for key, text in row.items() if key} for row in csv.DictReader(stream)]
+            return [
+                {key: _value(key, text) for key, text in row.items() if key}
+                for row in csv.DictReader(stream, delimiter=delimiter)
+            ]
     except (csv.Error, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error}): delete it and run again") from error
 

@@ -6,6 +6,7 @@ import unicodedata
 NONE = "–"  # a blank cell: not measured, never zero
 _CONTROL_PICTURES = 0x2400
 _KEPT = "\n\t"
+_WITHOUT_KEPT = dict.fromkeys(map(ord, _KEPT))
 
 
 def clean(text: object, limit: int = 2000) -> str:
@@ -16,7 +17,9 @@ def clean(text: object, limit: int = 2000) -> str:
     line of a megabyte costs no more than a short one, and says how much is missing.
     """
     text = str(text)
-    shown = "".join(_visible(character) for character in text[:limit])
+    start = text[:limit]
+    plain = start.translate(_WITHOUT_KEPT).isprintable()
+    shown = start if plain else "".join(_visible(character) for character in start)
     missing = len(text) - limit
     return f"{shown} […{missing:,} more characters]" if missing > 0 else shown
 

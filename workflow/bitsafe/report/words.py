@@ -99,6 +99,12 @@ def largest(entries: Sequence[Entry]) -> str:
     )
 
 
+def largest_rise(panel: Panel) -> str:
+    """The worst that quantization did, with its interval; "" where ASR rose nowhere."""
+    rose = by_finding(panel.quantized)["rose"]
+    return largest(rose).replace("Largest:", "Largest rise:", 1) if rose else ""
+
+
 def quantization_itself(panel: Panel) -> list[Statement]:
     """Bits or data? The quantized cells that were fine-tuned, against full precision that learned the same."""
     found: dict[str, list[str]] = {kind: [] for kind in FINDINGS}

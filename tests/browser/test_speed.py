@@ -1,0 +1,27 @@
+"""The page of 66 variants × 1,067 prompts: painted within 3 seconds, a filter answered within 200 ms.
+
+The median of the filters is held to that: on a machine that is busy with other work the worst tells of that work.
+"""
+
+import time
+
+from measure import measured
+from synthetic import PROMPTS, VARIANTS, synthetic_run
+
+from bitsafe.report.html import write_report
+
+FIRST_PAINT, FILTER = 3000, 200  # milliseconds
+
+
+def test_a_large_run_is_quick(chrome, tmp_path):
+    run = synthetic_run(tmp_path)
+    began = time.monotonic()
+    write_report(run)
+    written = time.monotonic() - began
+    file = run.folder / "report.html"
+    found = measured(chrome, file, repeats=1)
+    print(
+        f"{VARIANTS} × {PROMPTS}: {file.stat().st_size / 1e6:.1f} MB, written in {written:.1f} s; milliseconds: {found}"
+    )
+    assert found["first_paint"]["worst"] < FIRST_PAINT
+    assert found["filter"]["median"] < FILTER
