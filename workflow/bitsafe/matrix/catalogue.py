@@ -162,5 +162,6 @@ def counted(kind: str, name: str, row: DatasetRow, places: Places, where: str) -
     else:
         rows = checked_conversations(loaded.items, where)
     kept = len(rows[: row.limit])
-    shown = f"{kept:,}" if kept == loaded.in_file else f"{kept:,} of {loaded.in_file:,}"
+    joined = "of" if kept < loaded.in_file else "in"  # more than the file's rows: turns of its conversations
+    shown = f"{kept:,}" if kept == loaded.in_file else f"{kept:,} {joined} {loaded.in_file:,}"
     return shown + (f", {loaded.duplicates} twice" if loaded.duplicates else "")
