@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test run-real test-toy test-envs test-judge test-browser test-cluster bench bench-extra bench-smollm2 lint lock env
+.PHONY: run test test-slow run-real test-toy test-envs test-judge test-browser test-cluster bench bench-extra bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,11 @@ run-real: $(STAMP)
 	$(SNAKEMAKE) --configfile experiments/smollm2.yaml $(if $(DATA_DIR),--config data_dir=$(DATA_DIR))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(if $(CI),,-x) tests/unit tests/workflow
+	$(BIN)/python -m pytest $(if $(CI),,-x) -m "not slow" tests/unit tests/workflow
+
+# whole runs that `make test` has no time for: what Slurm is asked for (by a stand-in), archives
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow tests/workflow
 
 test-toy: $(STAMP)
 	$(BIN)/python -m pytest -rx tests/toy

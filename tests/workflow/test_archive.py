@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from test_incremental import SUMMARY, jobs_of
 
+pytestmark = pytest.mark.slow
+
 ABSOLUTE = re.compile(rb"(?<![\w.~-])/(?:home|root|tmp|work|scratch|mnt|Users|var)/")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MODEL = """
   models:
     big: {base: toy, resources: {mem_mb: 5000, runtime: 100, gpu: 2}}
