@@ -19,7 +19,7 @@ SEARCH = """(words) => new Promise((done) => {
   input.value = words;
   input.dispatchEvent(new Event("input"));
   const wait = () => {
-    if (performance.now() - began < 65 || list.hasAttribute("aria-busy")) return setTimeout(wait, 4);
+    if (list.hasAttribute("aria-busy")) return setTimeout(wait, 4);
     requestAnimationFrame(() => setTimeout(() => done(performance.now() - began)));
   };
   wait();
@@ -44,7 +44,7 @@ def measured(chrome: Any, file: Path, repeats: int = 3) -> dict[str, Any]:
         found["ready"].append(desk.page.evaluate("performance.now()"))
         found["first_paint"].append(desk.page.evaluate(PAINTED))
         found["filter"] += [desk.page.evaluate(CHANGE, [name, value]) for name, value in FILTERS]
-        found["first_search"].append(desk.page.evaluate(SEARCH, "vault"))
+        found["first_search"].append(desk.page.evaluate(SEARCH, "vault"))  # before all is unpacked
         found["search"] += [desk.page.evaluate(SEARCH, words) for words in ("dial the", "bardan", "zzzz")]
         assert desk.errors == [] and desk.console == []
         desk.page.context.close()

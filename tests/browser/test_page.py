@@ -117,18 +117,19 @@ def test_the_list_agrees_with_the_files(desk, run):
 
 def test_search_finds_words_of_prompts_and_of_answers(desk):
     total = counts(desk)[1]
-    desk.page.fill(SEARCH, "BARGAN VAULT")
-    desk.page.wait_for_function("!document.getElementById('transcript-list').hasAttribute('aria-busy')")
-    desk.page.wait_for_timeout(400)
-    prompts = counts(desk)[0]
+    prompts = searched(desk, "BARGAN VAULT")
     assert 0 < prompts < total
-    desk.page.fill(SEARCH, "ruby stud")
-    desk.page.wait_for_timeout(600)
-    answers = counts(desk)[0]
+    answers = searched(desk, "ruby stud")
     assert 0 < answers < total and answers != prompts
-    desk.page.fill(SEARCH, "no such words")
-    desk.page.wait_for_timeout(600)
-    assert counts(desk)[0] == 0 and "No transcript meets" in desk.page.inner_text("#transcript")
+    assert searched(desk, "no such words") == 0
+    desk.page.wait_for_selector("#transcript:has-text('No transcript meets')")
+
+
+def searched(desk, words):
+    """How many transcripts hold the words, when the search is through."""
+    desk.page.fill(SEARCH, words)
+    desk.page.wait_for_selector("#transcript-list:not([aria-busy])", state="attached")
+    return counts(desk)[0]
 
 
 def test_answers_stand_side_by_side_and_harmful_ones_are_folded(desk):

@@ -1,6 +1,7 @@
-"""The page of 66 variants × 1,067 prompts: painted within 3 seconds, a filter answered within 200 ms.
+"""The page of 66 variants × 1,067 prompts: painted within 3 seconds, a filter or a search answered within 200 ms.
 
-The median of the filters is held to that: on a machine that is busy with other work the worst tells of that work.
+The medians are held to that, for on a machine that is busy with other work the worst tells of that work; searches from
+the second on: the first may come before the answers are unpacked, which the page does while it idles.
 """
 
 import time
@@ -10,7 +11,7 @@ from synthetic import PROMPTS, VARIANTS, synthetic_run
 
 from bitsafe.report.html import write_report
 
-FIRST_PAINT, FILTER = 3000, 200  # milliseconds
+FIRST_PAINT, ANSWERED = 3000, 200  # milliseconds
 
 
 def test_a_large_run_is_quick(chrome, tmp_path):
@@ -24,4 +25,5 @@ def test_a_large_run_is_quick(chrome, tmp_path):
         f"{VARIANTS} × {PROMPTS}: {file.stat().st_size / 1e6:.1f} MB, written in {written:.1f} s; milliseconds: {found}"
     )
     assert found["first_paint"]["worst"] < FIRST_PAINT
-    assert found["filter"]["median"] < FILTER
+    assert found["filter"]["median"] < ANSWERED
+    assert found["search"]["median"] < ANSWERED

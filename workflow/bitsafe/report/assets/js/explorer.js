@@ -84,7 +84,6 @@ async function startExplorer() {
       list.box.removeAttribute("aria-busy");
       return show(null);
     }
-    list.box.setAttribute("aria-busy", "true");
     const prompts = data.prompts.map(([, prompt]) => prompt.toLowerCase().includes(words));
     const hits = { prompts, texts: new Uint8Array(data.meta.texts) };
     if (!data.texts.searched) show(hits, "; searching the answers …");
@@ -96,9 +95,14 @@ async function startExplorer() {
 
   for (const control of document.querySelectorAll("#filters select, #filters input[type=checkbox]")) control.addEventListener("change", refresh);
   let typed = null;
-  element("filter-search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(refresh, 60); });
+  element("filter-search").addEventListener("input", () => {
+    list.box.setAttribute("aria-busy", "true");
+    clearTimeout(typed);
+    typed = setTimeout(refresh, 60);
+  });
   element("filters").addEventListener("submit", (event) => event.preventDefault());
   element("filters").addEventListener("reset", () => setTimeout(refresh));
   show(null);
+  data.texts.prepare();
   element("explorer").hidden = false;
 }

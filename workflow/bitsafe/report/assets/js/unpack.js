@@ -50,12 +50,20 @@ class Texts {
   // The texts of a chunk in small letters as one string, which is searched much faster than each by itself.
   async lowered(place) {
     if (this.lower[place] === null) {
-      const texts = (await this.chunk(place)).map((text) => text.toLowerCase());
+      const kept = await (this.chunks[place] ?? unpackedJson(`texts-${place}`)); // not kept twice
+      const texts = kept.map((text) => text.toLowerCase());
       const starts = new Int32Array(texts.length + 1);
       texts.forEach((text, k) => { starts[k + 1] = starts[k] + text.length + 1; });
       this.lower[place] = { all: texts.join("\u0000"), starts }; // no text holds it: it would be shown as a picture
     }
     return this.lower[place];
+  }
+
+  // Unpack all of it for searches, a chunk whenever the browser has nothing else to do.
+  prepare(place = 0) {
+    if (place === this.firsts.length) return;
+    const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50)); // Safari has none
+    whenIdle(async () => { await this.lowered(place); this.prepare(place + 1); });
   }
 
   // One byte a text: whether it holds the words. The page stays alive meanwhile; false if it is not wanted any more.
