@@ -63,3 +63,19 @@ def tiny_llama(tmp_path_factory, chat_tokenizer) -> Path:
     LlamaForCausalLM(config).to(torch.float16).save_pretrained(folder)
     chat_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def governed(tmp_path_factory):
+    """A run with everything that register and gate look at, made once a session: see unit/governed_run.py."""
+    from governed_run import governed_run
+
+    return governed_run(tmp_path_factory)
+
+
+@pytest.fixture
+def run(governed, tmp_path):
+    """A copy of it, to be changed. A file that needs another run has a fixture `run` of its own."""
+    from governed_run import copied
+
+    return copied(governed, tmp_path)

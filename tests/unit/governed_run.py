@@ -26,8 +26,11 @@ from bitsafe.steps.near_duplicates import COLUMNS as PAIRS
 
 
 def governed_run(factory) -> Run:
-    """A copy of the shared small run, sealed."""
+    """A copy of the shared small run, sealed; its owner has said what production decodes with."""
     run = shared_run(factory)
+    release = run.config.release.model_copy(update={"production_decoding": "default"})
+    run = Run(run.config.model_copy(update={"release": release}))
+    run.save()
     seal(run)
     return run
 

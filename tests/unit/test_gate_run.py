@@ -9,26 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from governed_run import copied, governed_run, index_tables
+from governed_run import index_tables
 from report_run import edit
 
 from bitsafe.cli import main
 from bitsafe.files import read_json
-from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT
 
 LOOSE = {"asr": {"max_rate": 1.0}, "over_refusal": {"max_rate": 1.0}, "judges": ["reference"]}
 RTN4 = {"methods": ["rtn"], "bits": [4]}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
-    return governed_run(tmp_path_factory)
-
-
-@pytest.fixture
-def run(finished, tmp_path) -> Run:
-    return copied(finished, tmp_path)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
-from governed_run import copied, governed_run, index_tables
+from governed_run import copied, index_tables
 from markdown_it import MarkdownIt
 from report_run import edit
 
@@ -34,18 +34,13 @@ HOSTILE = [
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
-    return governed_run(tmp_path_factory)
-
-
 AT_ONCE = {"formula": HOSTILE[1], "long": HOSTILE[-1], "all": " ".join(HOSTILE[:-1])}
 
 
 @pytest.fixture(params=AT_ONCE)
-def run(request, finished, tmp_path) -> Run:
+def run(request, governed, tmp_path) -> Run:
     """Hostile text wherever a run holds text: reasons, owner, a manifest, a summary of the policy."""
-    run, text = copied(finished, tmp_path), AT_ONCE[request.param]
+    run, text = copied(governed, tmp_path), AT_ONCE[request.param]
     release = {"owner": text, "review_by": text, "production_decoding": "default"}
     write_json(run.folder / "config.json", run.config.model_dump() | {"release": release})
     for place in ({"method": "rtn", "bits": 4}, {"method": "rtn", "bits": 2}):
@@ -88,6 +83,21 @@ def test_the_gate(run, tmp_path, capsys):
     assert not CONTROL.search((tmp_path / "out/gate.txt").read_text())
 
 
+@pytest.mark.parametrize("name", ["benchmark", "decoding"])
+@pytest.mark.parametrize("text", HOSTILE[:-1])
+def test_names_in_a_table_that_no_configuration_would_take(governed, tmp_path, name, text):
+    """Somebody else's tables: the gate reads them as they are."""
+    run, inert = copied(governed, tmp_path), text.encode(errors="replace").decode()
+    edit(run, "scores", {"method": "rtn", "bits": 4}, **{name: inert})
+    index_tables(run)
+    assert gated(run, tmp_path) in (3, 4)
+    ET.fromstring((tmp_path / "out/gate.xml").read_bytes())
+    told = (tmp_path / "out/gate.json").read_text()
+    assert json.loads(told) and not CONTROL.search(told)
+    for form in ("gate.xml", "gate.txt"):
+        assert not CONTROL.search((tmp_path / "out" / form).read_text()), form
+
+
 def test_the_register_and_its_cards(run):
     register(run)
     with (run.folder / "register.csv").open(newline="") as stream:
@@ -118,8 +128,8 @@ def test_one_cell_in_the_terminal(run, capsys):
         assert not CONTROL.search(said) and max(map(len, said.splitlines())) < 3000
 
 
-def test_two_runs_in_the_terminal(run, finished, capsys):
-    assert main(["compare", str(finished.folder), str(run.folder)]) == 0
+def test_two_runs_in_the_terminal(run, governed, capsys):
+    assert main(["compare", str(governed.folder), str(run.folder)]) == 0
     assert not CONTROL.search(capsys.readouterr().out)
 
 
@@ -133,8 +143,8 @@ def test_escaped_markdown_reads_as_the_text_it_was(text):
     assert "".join(token.content for token in inline) == f"x {one_line(text, 500)}"
 
 
-def test_bytes_that_are_no_text_are_one_line(finished, tmp_path, capsys):
-    run = copied(finished, tmp_path)
+def test_bytes_that_are_no_text_are_one_line(governed, tmp_path, capsys):
+    run = copied(governed, tmp_path)
     (run.folder / "scores.csv").write_bytes(b"\xff\xfe\x00")
     (run.folder / "score.json").unlink()
     assert gated(Run.load(run.folder), tmp_path) == 2

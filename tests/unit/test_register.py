@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from governed_run import copied, governed_run, index_tables, steps
+from governed_run import index_tables, steps
 from huggingface_hub import ModelCard
 from report_run import edit
 
@@ -16,16 +16,6 @@ from bitsafe.steps.summarise import register
 
 STE = Cell("toy", "ste", 4, "harmful")
 PATCHED, RTN = Cell("toy", "ste", 4, "harmful", "qresafe"), Cell("toy", "rtn", 4)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
-    return governed_run(tmp_path_factory)
-
-
-@pytest.fixture
-def run(finished, tmp_path) -> Run:
-    return copied(finished, tmp_path)
 
 
 def record(run: Run, cell: Cell) -> dict:

@@ -2,25 +2,12 @@
 
 import csv
 
-import pytest
-from governed_run import copied, governed_run
-
 from bitsafe.cells import Cell
 from bitsafe.cli import main
 from bitsafe.files import read_jsonl, write_json, write_jsonl
 from bitsafe.matrix.run import Run
 
 STE, PATCHED = Cell("toy", "ste", 4, "harmful"), Cell("toy", "ste", 4, "harmful", "qresafe")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Run:
-    return governed_run(tmp_path_factory)
-
-
-@pytest.fixture
-def run(finished, tmp_path) -> Run:
-    return copied(finished, tmp_path)
 
 
 def shown(run: Run, cell: object, capsys, *flags: str) -> str:

@@ -80,7 +80,7 @@ class Release(Section):
 
     owner: str = Field("", description="who answers for the artefacts")
     review_by: str = Field("", description="when they are to be reviewed again")
-    production_decoding: str | None = Field("default", description="row of the decodings table that production uses")
+    production_decoding: str | None = Field(None, description="row of the decodings table that production uses")
 
 
 class Gate(Section):
