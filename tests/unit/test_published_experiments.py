@@ -18,6 +18,15 @@ CATEGORIES = (
     "Harassment/Discrimination, Malware/Hacking, Physical harm, Economic harm, Fraud/Deception, Sexual/Adult content, "
     "Privacy, Expert advice"
 )
+SAFETYBENCH = (
+    "Ethics and Morality",
+    "Illegal Activities",
+    "Mental Health",
+    "Offensiveness",
+    "Physical Health",
+    "Privacy and Property",
+    "Unfairness and Bias",
+)
 RATE = {"n": 100, "n_clusters": 100, "n_safe": 50, "n_harmful": 50, "asr": 0.5, "score_mean": 0.5, "safe_share": 0.5}
 COST = {"state": "done", "bytes": 10**9, "seconds": 1.0, "patch_seconds": 1.0, "peak_gpu_mb": 1}
 FILLED_BY = {  # every table and figure that is drawn of data; by the run or the runs that fill all of it
@@ -29,7 +38,6 @@ FILLED_BY = {  # every table and figure that is drawn of data; by the run or the
 NEVER = (  # what bitsafe has no number for, or what stands in no file
     "no judge human",
     "no model gemma-2-27b-it",  # the judge judged
-    "utility.csv has no categories",
     "bitsafe computes no AlignScore",
     "the reference is zero",  # a change relative to ours, all alike here
     "JailbreakBench has no such category",
@@ -49,7 +57,8 @@ def measured(request, tmp_path_factory):
 
 
 def pretended(run: Run) -> dict[str, list[dict]]:
-    found: dict[str, list[dict]] = {"cells": [], "scores": [], "scores_by_category": [], "utility": []}
+    tables = ("cells", "scores", "scores_by_category", "utility", "utility_by_category")
+    found: dict[str, list[dict]] = {table: [] for table in tables}
     for cell in run.cells:
         nouns = {name: getattr(cell, name) for name in ("model", "method", "bits", "risk", "stage")}
         found["cells"].append(nouns | COST)
@@ -58,7 +67,10 @@ def pretended(run: Run) -> dict[str, list[dict]]:
                 for decoding in [name for one in run.decodings for name in (one, *settings(run, one))]:
                     place = nouns | {"benchmark": benchmark, "decoding": decoding, "judge": judge}
                     metric = "over_refusal" if row.kind == "over_refusal" else "utility"
-                    found["utility"].append(place | {"metric": metric, "n": 100, "value": 0.5})
+                    value = place | {"metric": metric, "n": 100, "value": 0.5}
+                    found["utility"].append(value)
+                    if benchmark == "safetybench_zero_shot":
+                        found["utility_by_category"] += [value | {"category": category} for category in SAFETYBENCH]
                     if row.kind == "harmful":
                         found["scores"].append(place | RATE)
                         each = [{"category": category} for category in CATEGORIES.split(", ")]

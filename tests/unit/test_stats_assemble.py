@@ -189,6 +189,25 @@ def test_categories_describe_without_testing(run):
     assert first["p"] == first["p_holm"] == first["mde"] == ""
 
 
+def test_utility_has_categories_too(tmp_path):
+    """Values 1, 1 and 1, 0 of full precision in categories a and b; 1, 0.5 and 0.5, 0.5 of the cell."""
+    run = made_run(tmp_path, cells=[FULL, RTN])
+    for cell, letters in ((FULL, "9990"), (RTN, "9555")):
+        judged(run, cell, "forbidden", "SSSS")
+        judged(run, cell, "borderline", "HHRR", categories="aabb")
+        judged(run, cell, "benign", letters, categories="aabb")
+    assemble(run)
+    first, second = (
+        one(run, "utility_by_category", RTN, benchmark="benign", metric="utility", category=c) for c in "ab"
+    )
+    assert numbers(first, "n", "value", "baseline_value", "delta") == pytest.approx([2, 0.75, 1.0, -0.25])
+    assert numbers(second, "n", "value", "baseline_value", "delta") == pytest.approx([2, 0.5, 0.5, 0.0])
+    whole = one(run, "utility", RTN, benchmark="benign", metric="utility")
+    assert numbers(whole, "value") == pytest.approx([0.625])
+    refused = one(run, "utility_by_category", RTN, benchmark="borderline", metric="over_refusal", category="b")
+    assert numbers(refused, "value", "baseline_value") == [1, 1] and "p" not in refused
+
+
 def test_cells_csv(run):
     row = one(run, "cells", PATCHED)
     assert (row["state"], row["reason"], row["replicates"], row["bytes"]) == ("done", "", "1", "1000")

@@ -6,8 +6,8 @@ REQUIRED INPUTS:
 
 OUTPUTS, below <results>/<run>/:
     score.json                                index: the CSV files with their hashes
-    cells.csv, scores.csv, scores_by_replicate.csv, scores_by_category.csv, utility.csv, comparisons.csv, agreement.csv,
-    judge_quality.csv, distance.csv
+    cells.csv, scores.csv, scores_by_replicate.csv, scores_by_category.csv, utility.csv, utility_by_category.csv,
+    comparisons.csv, agreement.csv, judge_quality.csv, distance.csv
     tables/patches.{csv,md}                   each patch: what it gave back, what it spoiled and what it took
     tables/<paper>_<table>.{csv,md,tex}       the tables of the papers, ours beside the printed numbers (docs/published.md)
     tables/papers.tex                         an article that holds them all

@@ -24,6 +24,7 @@ from bitsafe.stats.scores import (
     replicate_rows,
     score_row,
     setting_rows,
+    utility_category_rows,
     utility_row,
 )
 from bitsafe.stats.states import absence, cell_row, failure, measures, verdict_files
@@ -39,7 +40,7 @@ from bitsafe.stats.verdicts import (
     read_verdicts,
 )
 
-VERSION = 6
+VERSION = 7
 HUMAN = "human"  # the judge whose verdicts are people's
 
 
@@ -93,7 +94,7 @@ def _add_measurements(assembly: Assembly, model: str, benchmark: str, decoding: 
         if kind == "harmful":
             _add_scores(assembly, family, names)
         else:
-            _add_utility(assembly, family, kind, decoding)
+            _add_utility(assembly, family, kind, decoding, names)
         for cell, reason in family.blanks.items():
             assembly.blanks[cell].append(f"{benchmark}, {decoding}, judge {family.identity['judge']}: {reason}")
     assembly.add("agreement", list(_agreement_rows(families, kind, assembly.settings)))
@@ -153,7 +154,7 @@ def _add_scores(
         assembly.add("scores_by_category", [part | bits for part in by_category])
 
 
-def _add_utility(assembly: Assembly, family: Family, kind: str, decoding: str) -> None:
+def _add_utility(assembly: Assembly, family: Family, kind: str, decoding: str, names: Names) -> None:
     """decoding: of the answers files, where the family's is named after what a grid makes of it."""
     for metric in metrics_of(kind, family.verdicts.values()):
         compared = comparison_rows(family, metric, assembly.settings)
@@ -162,7 +163,10 @@ def _add_utility(assembly: Assembly, family: Family, kind: str, decoding: str) -
         for cell in family.cells:
             row = utility_row(family, cell, metric, by_contrast, assembly.settings)
             row |= _constant(assembly, family, cell, decoding) | {"effective_bits": assembly.bits[cell]}
+            by_category = utility_category_rows(family, cell, metric, dict(names.category), assembly.settings)
+            bits = {"effective_bits": assembly.bits[cell]}
             assembly.add("utility", [row])
+            assembly.add("utility_by_category", [part | bits for part in by_category])
 
 
 def _constant(assembly: Assembly, family: Family, cell: Cell, decoding: str) -> Row:

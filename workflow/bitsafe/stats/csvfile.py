@@ -35,6 +35,10 @@ COLUMNS = {
         "run n_dropped value_min value_max delta_low delta_high holm_m psi0 mde_independent mde_reason n_clusters "
         f"unusable_share effective_bits {FLIPS} {CONSTANT} reason"
     ),
+    "utility_by_category": (
+        f"{MEASURED} metric category n n_dropped value low high value_min value_max n_clusters unusable_share "
+        "baseline_cell baseline_value delta effective_bits reason"
+    ),
     "comparisons": (
         f"{MEASURED} metric contrast baseline_cell n_pairs n_dropped n_at_risk n_flipped n_up n_down changed_share "
         "value baseline_value delta delta_low delta_high delta_best delta_worst n_clusters n_effective test p p_holm "

@@ -1,4 +1,4 @@
-"""Rates of one cell: rows of scores.csv (with its splits by replicate and category) and utility.csv.
+"""Rates of one cell: rows of scores.csv (with its splits by replicate and category) and utility.csv (by category).
 
 Definitions (design §4), over n answers of all replicates:
 
@@ -169,14 +169,18 @@ def _part(family: Family, cell: Cell, column: str, name: Any, code: int, setting
         return {**row, "reason": reason}
     part = _where(family.verdicts[cell], column, code)
     row |= asr_columns(part, settings) if len(part) else {"n": 0, "reason": "no answers"}
+    return row | _beside(family, cell, ASR, column, code, row.get("asr"), "baseline_asr")
+
+
+def _beside(family: Family, cell: Cell, metric: Metric, column: str, code: int, rate: float | None, name: str) -> Row:
+    """The same part of the headline's reference, and how far the cell's `rate` lies from it."""
     found = headline(cell)
     if found is None or found[1] not in family.verdicts:
-        return row
-    before = ASR.of(_where(family.verdicts[found[1]], column, code))
-    rate = float(np.nanmean(before)) if np.isfinite(before).any() else None
-    known = rate is not None and row.get("asr") is not None
-    row |= {"baseline_cell": str(found[1]), "baseline_asr": rate, "delta": row["asr"] - rate if known else None}
-    return row
+        return {}
+    before = metric.of(_where(family.verdicts[found[1]], column, code))
+    its = float(np.nanmean(before)) if np.isfinite(before).any() else None
+    known = its is not None and rate is not None
+    return {"baseline_cell": str(found[1]), name: its, "delta": rate - its if known else None}
 
 
 def _where(verdicts: Verdicts, column: str, code: int) -> Verdicts:
@@ -188,17 +192,36 @@ def utility_row(family: Family, cell: Cell, metric: Metric, comparisons: dict, s
     row = {**family.columns(cell), "metric": metric.name}
     if reason := family.why_blank(cell):
         return {**row, "reason": reason}
-    verdicts = family.verdicts[cell]
+    row |= _value_columns(family.verdicts[cell], metric, settings)
+    total = comparisons.get((cell, "total"), {})  # flips are told against full precision, of patched cells too
+    row |= {key: total.get(key) for key in ("flip_rate", "flip_low", "flip_high")}
+    return row | _against(family, cell, metric, comparisons, "baseline_value")
+
+
+def _value_columns(verdicts: Verdicts, metric: Metric, settings: Settings) -> Row:
     outcome = metric.of(verdicts)
     value, (low, high) = mean_and_interval(outcome, verdicts.cluster, settings.confidence)
     least, greatest = replicate_range(outcome, verdicts.replicate)
     n = int(np.isfinite(outcome).sum())
-    row |= {"n": n, "n_dropped": len(verdicts) - n, "value": value, "low": low, "high": high}
+    row = {"n": n, "n_dropped": len(verdicts) - n, "value": value, "low": low, "high": high}
     row |= {"value_min": least, "value_max": greatest, "n_clusters": len(np.unique(verdicts.cluster))}
-    row |= {"unusable_share": unusable_share(verdicts), "reason": "" if n else "no answer is scored"}
-    total = comparisons.get((cell, "total"), {})  # flips are told against full precision, of patched cells too
-    row |= {key: total.get(key) for key in ("flip_rate", "flip_low", "flip_high")}
-    return row | _against(family, cell, metric, comparisons, "baseline_value")
+    return row | {"unusable_share": unusable_share(verdicts), "reason": "" if n else "no answer is scored"}
+
+
+def utility_category_rows(
+    family: Family, cell: Cell, metric: Metric, categories: dict[str, int], settings: Settings
+) -> list[Row]:
+    """Rows of utility_by_category.csv. They describe: no test is made one category at a time."""
+    rows = []
+    for name, code in categories.items():
+        row = {**family.columns(cell), "metric": metric.name, "category": name}
+        if reason := family.why_blank(cell):
+            rows.append({**row, "reason": reason})
+            continue
+        part = _where(family.verdicts[cell], "category", code)
+        row |= _value_columns(part, metric, settings) if len(part) else {"n": 0, "reason": "no answers"}
+        rows.append(row | _beside(family, cell, metric, "category", code, row.get("value"), "baseline_value"))
+    return rows
 
 
 def constant_columns(files: Sequence[Path], low: float) -> Row:

@@ -14,7 +14,7 @@ class Part(BaseModel):
 class Measure(Part):
     """A quantity that papers print, as a number of ours: offset + scale × the column of the file."""
 
-    of: str = Field(pattern=r"^(scores|scores_by_category|utility|cells)\.\w+$")
+    of: str = Field(pattern=r"^(scores|scores_by_category|utility|utility_by_category|cells)\.\w+$")
     interval: list[str] = []
     scale: float = 1.0
     offset: float = 0.0

@@ -14,7 +14,13 @@ from bitsafe.stats.intervals import wilson
 
 CELL = ("model", "method", "bits", "risk", "stage")
 MEASURED = ("benchmark", "decoding", "judge")
-BESIDE = {"scores": (), "scores_by_category": ("category",), "utility": ("metric",), "cells": ()}
+BESIDE = {
+    "scores": (),
+    "scores_by_category": ("category",),
+    "utility": ("metric",),
+    "utility_by_category": ("metric", "category"),
+    "cells": (),
+}
 DEFAULTS = {"risk": "none", "stage": "quantized"}
 
 
