@@ -17,7 +17,7 @@ from bitsafe.resources.bill import asked_over_network, disk_gb, hours
 from bitsafe.resources.recorded import Calibration, every_job, read_timing, runs_in
 from bitsafe.resources.requests import Requests
 
-PAPERS = ("opensafetymini", "qresafe", "qresafe_decoding")
+PAPERS = ("opensafetymini", "qresafe", "qresafe_decoding", "qresafe_training")
 
 
 def experiment(name: str, **over) -> Run:
