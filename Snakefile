@@ -51,7 +51,7 @@ localrules:
 rule all:
     """Everything: scores, tables, figures and the report; of each cell, too, so that what is deleted is made again."""
     input:
-        [str(path) for path in RUN.index_files()],
+        [str(path) for path in RUN.index_files],
         f"{OUT}/tables/near_duplicates.csv",
         f"{OUT}/score.json",
         f"{OUT}/tables/patches.csv",

@@ -91,7 +91,7 @@ def listed(folder: Path, below: str) -> dict[str, dict]:
 
 def index_tables(run: Run) -> None:
     """score.json, as the score step writes it."""
-    read = {str(path.relative_to(run.folder)): sha256_file(path) for _cell, _judge, path in run.judge_files()}
+    read = {str(path.relative_to(run.folder)): sha256_file(path) for _cell, _judge, path in run.judge_files}
     files = {f"{name}.csv": sha256_file(file) for name in COLUMNS if (file := run.folder / f"{name}.csv").exists()}
     write_json(run.folder / "score.json", {"run": run.name, "read": read, "files": files})
 

@@ -128,9 +128,9 @@ def test_distances_stand_in_a_table_of_their_own(run: Run) -> None:
 def test_distances_are_jobs_of_the_run_where_they_are_asked_for(run: Run) -> None:
     found = [job for job in jobs(run) if job.step == "distance"]
     assert [job.state for job in found if job.cell.method == "full"] != [] and len(found) == len(run.cells)
-    assert {path.name for path in run.distance_files()} == {"distance.json"}
+    assert {path.name for path in run.distance_files} == {"distance.json"}
     without = Run(run.config.model_copy(update={"distance": type(run.config.distance)()}))
-    assert without.distance_files() == [] and "distance" not in {job.step for job in jobs(without)}
+    assert without.distance_files == [] and "distance" not in {job.step for job in jobs(without)}
 
 
 def test_an_engine_that_tells_no_probabilities_is_refused_before_anything_is_asked(run: Run) -> None:

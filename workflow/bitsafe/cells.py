@@ -20,7 +20,7 @@ class Cell:
     @property
     def path(self) -> Path:
         """Where the cell lies, below the run's folder."""
-        return Path(self.model, self.method, f"{self.bits}bit", self.risk, self.stage)
+        return Path(str(self))
 
     @property
     def slug(self) -> str:
@@ -28,7 +28,7 @@ class Cell:
         return "__".join([self.model, self.method, f"{self.bits}bit", self.risk, self.stage])
 
     def __str__(self) -> str:
-        return str(self.path)
+        return f"{self.model}/{self.method}/{self.bits}bit/{self.risk}/{self.stage}"
 
     @property
     def quantized(self) -> "Cell":

@@ -25,7 +25,7 @@ rule register:
     input:
         f"{OUT}/score.json",
         f"{OUT}/tables/near_duplicates.csv",
-        [str(path) for path in RUN.index_files()],
+        [str(path) for path in RUN.index_files],
     output:
         f"{OUT}/register.csv",
     log:
@@ -47,7 +47,7 @@ rule gate:
     """Holding the policy against the run."""
     input:
         f"{OUT}/score.json",
-        [str(path) for path in RUN.index_files()],
+        [str(path) for path in RUN.index_files],
     output:
         f"{OUT}/gate.txt",
         f"{OUT}/gate.json",

@@ -20,12 +20,14 @@ OUTPUTS, below <results>/<run>/:
 workflow/captions, beside the times of the jobs.
 """
 
+ABLATIONS = swept(RUN)
+
 
 rule score:
     """Scoring every cell, with intervals and paired contrasts."""
     input:
-        [str(path) for _cell, _judge, path in RUN.judge_files()],
-        [str(path) for path in RUN.distance_files()],
+        [str(path) for _cell, _judge, path in RUN.judge_files],
+        [str(path) for path in RUN.distance_files],
     output:
         f"{OUT}/score.json",
     log:
@@ -72,12 +74,12 @@ rule figures:
         f"{OUT}/score.json",
     output:
         f"{OUT}/figures/asr_by_risk.csv",
-        [f"{OUT}/figures/ablation_{setting}.csv" for setting in swept(RUN)],
+        [f"{OUT}/figures/ablation_{setting}.csv" for setting in ABLATIONS],
         [f"{OUT}/figures/{name}" for name in figure_files(["csv"])],
         report(f"{OUT}/figures/asr_by_risk.png", caption="../captions/asr_by_risk.rst", category="Figures"),
         [
             report(f"{OUT}/figures/ablation_{setting}.png", caption="../captions/ablation.rst", category="Figures")
-            for setting in swept(RUN)
+            for setting in ABLATIONS
         ],
     log:
         f"{OUT}/logs/figures.log",

@@ -279,15 +279,18 @@ class Run:
     def replicate_folder(self, cell: Cell, replicate: int) -> Path:
         return self.at(cell, f"rep{replicate}")
 
+    @cached_property
     def index_files(self) -> list[Path]:
         """The index files of every cell: of its artefacts, its answers and its verdicts."""
         made = [self.at(cell, name) for cell in self.cells for name in ("artefacts.json", "answers.json")]
-        return [*made, *self.distance_files(), *(path for _cell, _judge, path in self.judge_files())]
+        return [*made, *self.distance_files, *(path for _cell, _judge, path in self.judge_files)]
 
+    @cached_property
     def distance_files(self) -> list[Path]:
         """The index files of the distances from full precision, if they are asked for."""
         return [self.at(cell, "distance.json") for cell in self.cells] if self.config.distance.tokens else []
 
+    @cached_property
     def judge_files(self) -> list[tuple[Cell, str, Path]]:
         """Cell, judge and the index file of its verdicts: what a finished run has."""
         return [(cell, judge, self.at(cell, f"verdicts.{judge}.json")) for cell in self.cells for judge in self.judges]

@@ -12,7 +12,7 @@ def score(run: Run) -> None:
     from bitsafe.stats.csvfile import COLUMNS
 
     tables = [file for name in sorted(COLUMNS) if (file := run.folder / f"{name}.csv").exists()]
-    read = {str(path.relative_to(run.folder)): sha256_file(path) for _cell, _judge, path in run.judge_files()}
+    read = {str(path.relative_to(run.folder)): sha256_file(path) for _cell, _judge, path in run.judge_files}
     index = {"run": run.name, "recipe": recipe("score", run), "read": read}
     write_json(run.folder / INDEX, index | {"files": {file.name: sha256_file(file) for file in tables}})
 

@@ -72,7 +72,8 @@ def papers(folder: Path = FOLDER) -> tuple[Paper, ...]:
 def _read(folder: Path) -> Paper:
     file = folder / "paper.yaml"
     try:
-        paper = Paper(folder.name, folder, Definitions(**yaml.safe_load(file.read_text(encoding="utf-8"))))
+        read = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        paper = Paper(folder.name, folder, Definitions(**read))
     except (yaml.YAMLError, TypeError) as error:
         raise UserError(
             f"{file}: not readable as YAML ({getattr(error, 'problem', error)}): restore it from the repository"
