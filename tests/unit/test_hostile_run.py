@@ -104,6 +104,9 @@ def test_the_register_and_its_cards(run):
         for row in csv.DictReader(stream):
             assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
             assert not CONTROL.search("".join(row.values()))
+    for record in (run.folder / "register").glob("*.json"):
+        text = record.read_text()
+        assert text.isascii() and not CONTROL.search(text) and json.loads(text)["slug"] == record.stem
     for card in (run.folder / "register").glob("*.md"):
         text = card.read_text()
         _, head, body = text.split("---\n", 2)

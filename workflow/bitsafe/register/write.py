@@ -2,10 +2,11 @@
 
 import csv
 import io
+import json
 from typing import Any
 
 from bitsafe.cells import Cell
-from bitsafe.files import sha256_json, whole_folder, write_json, write_text
+from bitsafe.files import sha256_json, whole_folder, write_text
 from bitsafe.gate.measured import Tables, check_unchanged
 from bitsafe.matrix.run import Run
 from bitsafe.register.card import card_text
@@ -31,7 +32,7 @@ def write_register(run: Run) -> None:
         for cell in governed(run):
             steps = steps_of(run, tables, cell)
             record = record_of(run, cell, steps, files, notes)
-            write_json(folder / f"{cell.slug}.json", record)
+            write_text(folder / f"{cell.slug}.json", json.dumps(record, indent=1) + "\n")  # ASCII: no direction marks
             write_text(folder / f"{cell.slug}.md", card_text(run, cell, steps, record))
             rows.append(row_of(run, cell, steps, record))
             print(f"{cell}: {rows[-1]['steps_done']} of {len(STEPS)} steps done")
