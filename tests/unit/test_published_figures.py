@@ -3,9 +3,11 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from published_run import HARMFUL, nouns, run_of
 
 from bitsafe.report.figures import WIDTH, render
@@ -40,6 +42,20 @@ def test_every_printed_number_is_drawn_and_written_once(paper, name):
     assert rings(figure) == printed and len(printed) >= 16
     written = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert sorted(float(row["published"]) for row in written if row["published"]) == printed
+
+
+@pytest.mark.parametrize(("paper", "name"), FIGURES, ids=[f"{paper.slug}-{name}" for paper, name in FIGURES])
+def test_printed_in_grey_every_series_keeps_a_mark_of_its_own(paper, name):
+    """A shape tells series apart without any colour; what its colour is as a grey stands out from the paper."""
+    plot, _, figure = drawn(paper, name)
+    marks = {
+        line.get_marker(): line.get_color() for axes in figure.axes for line in axes.lines if len(line.get_xdata())
+    }
+    shapes = {shape for shape in marks if shape not in ("None", None, "")}
+    assert len(shapes) >= len(plot.series)
+    for colour in (marks[shape] for shape in shapes):
+        grey = np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722))
+        assert 1 - grey > 0.3, colour
 
 
 @pytest.mark.parametrize(("paper", "name"), FIGURES, ids=[f"{paper.slug}-{name}" for paper, name in FIGURES])
