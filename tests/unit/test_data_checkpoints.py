@@ -9,6 +9,7 @@ import pytest
 from bitsafe.data import checkpoints
 from bitsafe.data.checkpoints import Unavailable, fetch_model
 from bitsafe.errors import UserError
+from bitsafe.manifest import source_identity
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def test_copies_a_folder_without_code_and_pickles(local: Path, tmp_path: Path) -
     assert sorted(file.name for file in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert json.loads((out.parent / "source.json").read_text()) == record
     assert record["source"] == {"folder": str(local)} and len(record["sha256"]) == 64
+    assert source_identity(out)["origin"] == record  # what a manifest says of it
 
 
 def test_a_folder_may_lie_in_data_dir(local: Path, tmp_path: Path) -> None:

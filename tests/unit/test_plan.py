@@ -11,6 +11,7 @@ from bitsafe.config import Config, read_config
 from bitsafe.errors import UserError
 from bitsafe.matrix.plan import cost, judge_table, part_table
 from bitsafe.matrix.progress import jobs
+from bitsafe.files import write_json
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT
 from bitsafe.resources.bill import asked_over_network, disk_gb, hours
@@ -58,6 +59,18 @@ def test_recorded_jobs_of_the_same_method_go_before_those_of_the_step(tmp_path):
     plain, slow = (hours(requests, every_job(run), each) for each in (Calibration([]), calibration))
     assert total(slow) == pytest.approx(3 * total(plain))
     assert plain["judge"].rests_on == {"table": 6} and slow["judge"].rests_on == {"method": 6}
+
+
+def test_a_job_that_took_its_artefacts_from_elsewhere_says_nothing_of_their_cost(tmp_path):
+    """Manifests say 40 seconds each; the job that made them took 130, the one that linked them 2."""
+    cell = Cell("toy", "rtn", 4)
+    for name, took in (("made", 130), ("linked", 2)):
+        run = finished(tmp_path, name, lambda estimate, took=took: took, matrix=[{"methods": ["rtn"], "bits": [4]}])
+        for k in range(run.replicates("toy")):
+            write_json(run.replicate_folder(cell, k) / "manifest.json", {"seconds": 40})
+        timing = read_timing(run, "quantize", cell, None)
+        assert timing and timing.seconds == 130 if name == "made" else timing is None
+        assert read_timing(run, "generate", cell, None).seconds == took
 
 
 def test_half_of_the_recorded_jobs_take_longer_than_the_factor(tmp_path):

@@ -50,8 +50,8 @@ def git_commit() -> str:
 
 
 def source_identity(source: Path) -> dict[str, Any]:
-    """Weights, tokenizer and chat template of the full-precision folder, by hash."""
-    origin = source / "source.json"
+    """Weights, tokenizer and chat template of the full-precision folder, by hash; where a fetched one is from."""
+    origin = source.parent / "source.json"  # beside the checkpoint that `fetch_model` filled
     template = source / "chat_template.jinja"
     return {
         "weights_sha256": sha256_folder_of(source, "*.safetensors"),

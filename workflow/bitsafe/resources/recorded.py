@@ -8,6 +8,7 @@ from statistics import median
 
 from bitsafe.cells import Cell
 from bitsafe.errors import UserError
+from bitsafe.files import read_json
 from bitsafe.matrix.run import Run
 from bitsafe.resources.estimates import Estimates
 
@@ -32,7 +33,7 @@ def every_job(run: Run) -> Iterator[Job]:
 
 
 def read_timing(run: Run, step: str, cell: Cell, judge: str | None) -> Timing | None:
-    """What one job took the last time; None if it never ran, or so briefly that nothing was sampled."""
+    """What one job took the last time; None if it never ran, so briefly that nothing was sampled, or made nothing."""
     nouns = [cell.model, cell.method, f"{cell.bits}bit", cell.risk]
     nouns += [] if step == "quantize" else [cell.stage]
     nouns += [judge] if judge else []
@@ -40,9 +41,18 @@ def read_timing(run: Run, step: str, cell: Cell, judge: str | None) -> Timing | 
     try:
         with file.open(encoding="utf-8") as stream:
             row = next(csv.DictReader(stream, delimiter="\t"))
-        return Timing(float(row["s"]), float(row["cpu_time"]), float(row["max_rss"]))
+        timing = Timing(float(row["s"]), float(row["cpu_time"]), float(row["max_rss"]))
     except (OSError, StopIteration, ValueError, KeyError):
         return None
+    return timing if timing.seconds >= 0.5 * seconds_of_making(run, step, cell) else None
+
+
+def seconds_of_making(run: Run, step: str, cell: Cell) -> float:
+    """What the artefacts of a cell took by their manifests; more than the job took where they came from a store."""
+    if step not in ("quantize", "patch"):
+        return 0.0
+    manifests = [run.replicate_folder(cell, k) / "manifest.json" for k in range(run.replicates(cell.model))]
+    return sum(read_json(file).get("seconds", 0.0) for file in manifests if file.exists())
 
 
 def runs_in(results: Path) -> Iterator[Run]:
