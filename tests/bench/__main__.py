@@ -8,7 +8,17 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-NAMES = ("overhead", "distortion", "quantizers", "agreement", "decoding_grid", "generation", "batch_plans", "dag")
+NAMES = (
+    "overhead",
+    "distortion",
+    "quantizers",
+    "agreement",
+    "decoding_grid",
+    "generation",
+    "batch_plans",
+    "dag",
+    "cells",
+)
 EXTRA = ("extra", "patch", "page")  # what lies in environments of its own: only where it is asked for
 
 
