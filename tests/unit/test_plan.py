@@ -9,9 +9,9 @@ import pytest
 from bitsafe.cells import Cell
 from bitsafe.config import Config, read_config
 from bitsafe.errors import UserError
+from bitsafe.files import write_json
 from bitsafe.matrix.plan import cost, judge_table, part_table
 from bitsafe.matrix.progress import jobs
-from bitsafe.files import write_json
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT
 from bitsafe.resources.bill import asked_over_network, disk_gb, hours
