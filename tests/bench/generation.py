@@ -1,11 +1,13 @@
-"""generation: SmolLM2-135M's answers to prompts of mixed length, against plain `generate` in input order.
+"""generation: SmolLM2-135M's answers to prompts of mixed length, against what transformers offers.
 
-Both decode greedily on one thread in the same arithmetic with batches of the same size; plain `generate` takes the
-prompts as they come and pads each batch to its longest. Told in tokens of answers a processor second, the two taking
-turns. A second row leaves out the end token: every answer has its full length, and only order and loop differ.
+All decode greedily on one thread in the same arithmetic. Plain `generate` takes the prompts as they come, in batches of
+the same size, each padded to its longest; `generate_batch`, its continuous batching, has room for as many rows. Told in
+tokens of answers a processor second, the sides taking turns. A row leaves out the end token: every answer has its full
+length, and only order and loop differ.
 """
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -18,6 +20,8 @@ from bitsafe.generate.engine import answer
 from bitsafe.generate.prompts import prompt_ids
 
 PROMPTS, NEW, BATCH, REPEATS = 24, 48, 8, 2
+NAMES = {"plain": "generate in input order", "continuous": "generate_batch, continuous batching"}
+BLOCK = 32  # tokens of a block of the paged cache
 WORDS = (8, 16, 32, 64, 128, 256)  # of the prompts, in turns, then shuffled
 TEXT = "river mill bridge children village fish harvest weather price bread market town road field house garden"
 
@@ -27,7 +31,9 @@ def run() -> list[dict]:
         prepare()
     model, tokenizer = load_dense(CHECKPOINT, "bfloat16")
     model, rows = place(model), prompts()
-    return [compared(model, tokenizer, rows, ends) for ends in (True, False)]
+    asked = [(plain, True), (plain, False), (continuous, True)]
+    found = [compared(model, tokenizer, rows, peer, ends) for peer, ends in asked]
+    return [*found, roofline(model, tokenizer, rows)]
 
 
 def prompts() -> list[dict]:
@@ -39,11 +45,11 @@ def prompts() -> list[dict]:
     return [{"messages": [{"role": "user", "content": f"Note {k}. Say in a word: {texts[k]}"}]} for k in order]
 
 
-def compared(model, tokenizer, rows: list[dict], ends: bool) -> dict:
+def compared(model, tokenizer, rows: list[dict], peer: Callable, ends: bool) -> dict:
     own = model.generation_config.eos_token_id
     model.generation_config.eos_token_id = own if ends else -1
     try:
-        pairs = [(ours(model, tokenizer, rows), plain(model, tokenizer, rows)) for _ in range(REPEATS)]
+        pairs = [(ours(model, tokenizer, rows), peer(model, tokenizer, rows)) for _ in range(REPEATS)]
     finally:
         model.generation_config.eos_token_id = own
     rates = [[part["tokens"] / part["cpu"] for part in pair] for pair in pairs]
@@ -51,7 +57,7 @@ def compared(model, tokenizer, rows: list[dict], ends: bool) -> dict:
     return {
         **{"name": "generation", "method": "answers as they end" if ends else "answers of full length"},
         **{"ours": median(r[0] for r in rates), "peer": median(r[1] for r in rates), "ratio": median(ratios)},
-        **{"peer_name": "generate in input order", "unit": "tokens a CPU second", "spread": [min(ratios), max(ratios)]},
+        **{"peer_name": NAMES[peer.__name__], "unit": "tokens a CPU second", "spread": [min(ratios), max(ratios)]},
         **{"n": PROMPTS, "repeats": REPEATS, "tokens": [part["tokens"] for part in pairs[0]]},
         "same_answers": sum(a == b for a, b in zip(*(part["texts"] for part in pairs[0]))) / PROMPTS,
         "seconds": [[part["wall"] for part in pair] for pair in pairs],
@@ -89,3 +95,83 @@ def plain(model, tokenizer, rows: list[dict]) -> dict:
         return texts, tokens
 
     return timed(work)
+
+
+def continuous(model, tokenizer, rows: list[dict]) -> dict:
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    end, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
+    ids = prompt_ids(tokenizer, rows, {})
+    longest = -(-(max(map(len, ids)) + NEW) // BLOCK)
+    room = ContinuousBatchingConfig(
+        block_size=BLOCK, num_blocks=BATCH * longest, max_batch_tokens=BATCH * BLOCK, max_requests_per_batch=BATCH
+    )
+    asked = GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=end, pad_token_id=pad)
+
+    def work() -> tuple[list[str], int]:
+        out = model.generate_batch(ids, generation_config=asked, continuous_batching_config=room, warmup=False)
+        found = [out[f"req_{k}"].generated_tokens for k in range(len(ids))]
+        kept = [row[: row.index(end)] if end in row else row for row in found]
+        return [tokenizer.decode(row, skip_special_tokens=True) for row in kept], sum(map(len, kept))
+
+    own = model.config._attn_implementation
+    try:
+        return timed(work)
+    finally:
+        model.set_attn_implementation(own)  # it leaves its own behind
+
+
+def roofline(model, tokenizer, rows: list[dict]) -> dict:
+    """Our CPU seconds against the least that this machine could take for the same forward passes.
+
+    Of each pass the larger of its arithmetic (2 operations a weight and token, at the measured rate of a large matrix
+    product) and of reading its weights once (at the measured bandwidth). Attention, which grows with the length, and
+    everything that is no matrix product are left out of the bound.
+    """
+    weights = sum(one.numel() for one in model.parameters())
+    passes: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _module, args, kwargs: passes.append((kwargs.get("input_ids", args[0] if args else None)).numel()),
+        with_kwargs=True,
+    )
+    try:
+        spent = ours(model, tokenizer, rows)
+    finally:
+        hook.remove()
+    rate, bandwidth = matrix_rate(), read_rate()
+    size = weights * next(model.parameters()).element_size()
+    bound = sum(max(2 * weights * tokens / rate, size / bandwidth) for tokens in passes)
+    return {
+        **{
+            "name": "generation",
+            "method": "roofline",
+            "ours": spent["cpu"],
+            "peer": bound,
+            "ratio": spent["cpu"] / bound,
+        },
+        **{"peer_name": "matrix products and weights read, at the machine's rates", "unit": "CPU s", "spread": None},
+        **{"n": PROMPTS, "tokens": spent["tokens"], "passes": len(passes), "tokens_read": sum(passes)},
+        **{"gflops": rate / 1e9, "gb_per_second": bandwidth / 1e9, "weights": weights},
+    }
+
+
+def best_of(work: Callable[[], object], repeats: int = 5) -> float:
+    seconds = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        seconds.append(time.process_time() - started)
+    return min(seconds)
+
+
+def matrix_rate(rows: int = 512, size: int = 1536) -> float:
+    """Operations a second of a float32 product on one thread."""
+    left, right = torch.randn(rows, size), torch.randn(size, size)
+    return 2 * rows * size * size / best_of(lambda: left @ right)
+
+
+def read_rate(size: int = 64_000_000) -> float:
+    """Bytes a second that a matrix too large for any cache is read with, for one row: a product without reuse."""
+    matrix, row = torch.randn(size // 4096, 4096), torch.randn(4096)
+    return matrix.numel() * matrix.element_size() / best_of(lambda: matrix @ row)
