@@ -28,7 +28,9 @@ def machine() -> dict:
 
 def told(row: dict) -> str:
     """One line of a row: what it is about, ours, the peer's and their ratio."""
-    about = " ".join(str(row[key]) for key in ("name", "experiment", "jobs", "model", "method", "bits") if key in row)
+    about = " ".join(
+        str(row[key]) for key in ("name", "experiment", "jobs", "model", "method", "bits", "what", "size") if key in row
+    )
     ratio = "undefined" if row["ratio"] is None else f"{row['ratio']:.2f}"
     figures = f"{row['ours']:.4g} {row['unit']} against {row['peer']:.4g} ({row['peer_name']})"
     return f"{about}: {figures}, ratio {ratio}"
