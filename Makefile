@@ -73,6 +73,20 @@ $(STAMP): envs/core.lock.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+# llama.cpp's own server, a rival of `make bench-extra`: from the source that envs/judge.lock.txt pins; needs CMake and a
+# C++ compiler, and takes some 20 CPU minutes
+LLAMA := .envs/llama-server
+$(LLAMA)/bin/llama-server: envs/judge.lock.txt $(STAMP)
+	mkdir -p $(LLAMA)/source
+	sed -n '/^llama-cpp-python==/,/[^\\]$$/p' $< > $(LLAMA)/source.txt
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --require-hashes --dest $(LLAMA) -r $(LLAMA)/source.txt
+	tar -xzf $(LLAMA)/llama_cpp_python-*.tar.gz --strip-components=1 -C $(LLAMA)/source
+	cmake -S $(LLAMA)/source/vendor/llama.cpp -B $(LLAMA)/build -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \
+	    -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF > $(LLAMA)/build.log
+	cmake --build $(LLAMA)/build --target llama-server llama-quantize >> $(LLAMA)/build.log
+	mkdir -p $(@D) && cp $(LLAMA)/build/bin/llama-server $(LLAMA)/build/bin/llama-quantize $(@D)/
+	touch $@
+
 # A method's own environment: make env NAME=gptqmodel, from envs/gptqmodel.lock.txt into .envs/gptqmodel.
 # What ships as source only is built here, by build tools from the package index.
 env:

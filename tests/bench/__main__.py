@@ -19,7 +19,7 @@ NAMES = (
     "dag",
     "cells",
 )
-EXTRA = ("extra", "patch", "page")  # what lies in environments of its own: only where it is asked for
+EXTRA = ("extra", "patch", "page", "llama_server")  # what lies in environments of its own: only where it is asked for
 
 
 def machine() -> dict:

