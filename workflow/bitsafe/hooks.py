@@ -15,7 +15,7 @@ from typing import IO, Any, NoReturn
 from bitsafe.cells import Cell
 from bitsafe.cluster import earlier
 from bitsafe.cluster.groups import grouped as grouped  # for the rules
-from bitsafe.cluster.told import tell_of_groups
+from bitsafe.cluster.told import read_whole_states, tell_of_groups
 from bitsafe.cluster.unrecorded import forget_unrecorded
 from bitsafe.config import validate
 from bitsafe.errors import CellError, UserError
@@ -99,6 +99,7 @@ def settled(workflow: Any, run: Run) -> list[str]:
         if hasattr(workflow.executor_settings, "jobname_prefix"):
             workflow.executor_settings.jobname_prefix = earlier.name_of(run.folder)
             tell_of_groups()
+            read_whole_states()
             (run.folder / ".slurm").touch()  # from now on a start without Slurm asks it too
         if (run.folder / ".slurm").exists():
             earlier.settle(run.folder, earlier.asked_for(), elsewhere)

@@ -1,4 +1,4 @@
-"""What Snakemake 9.27 and its Slurm plugin 2.8 leave unsaid of a group of jobs."""
+"""What Snakemake 9.27 and its Slurm plugin 2.8 leave unsaid of a group of jobs, or do not understand of Slurm."""
 
 import functools
 from typing import Any
@@ -24,3 +24,21 @@ def tell_of_groups() -> None:
 
     GroupJob.log_error = log_error
     GroupJob.rule = property(lambda group: next(iter(group.jobs)).rule)
+
+
+@functools.cache
+def read_whole_states() -> None:
+    """Let a job that was cancelled count as cancelled when `sacct` is asked.
+
+    sacct calls it `CANCELLED by 1000`, with the user that did it; the plugin compares the whole text with its list of
+    states, takes what it does not know for a job that still runs, and waits for ever.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    original = plugin.query_job_status
+
+    async def query_job_status(*arguments: Any) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await original(*arguments)
+        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
+
+    plugin.query_job_status = query_job_status
