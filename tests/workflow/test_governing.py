@@ -17,7 +17,7 @@ def governed(project):
     """The finished project with a policy of its own, register and gate made (`--`: a config file may be a list)."""
     (project.folder / "policy.yaml").write_text(POLICY)
     with (project.folder / "mini.yaml").open("a") as config:
-        config.write("gate: {policy: policy.yaml}\n")
+        config.write("release: {production_decoding: default}\ngate: {policy: policy.yaml}\n")
     assert project.planned() == set(), "a policy plans nothing else"
     assert project.planned("--", "register", "gate") == {"register", "gate"}
     done = project.snakemake("--", "register", "gate")
@@ -41,5 +41,5 @@ def test_register_and_gate_on_a_real_run(governed):
     assert governed.planned("--", "register", "gate") == set()
     (governed.folder / "policy.yaml").write_text(POLICY + "# a remark\n")
     assert governed.planned("--", "register", "gate") == {"gate"}
-    governed.edit("mini.yaml", "gate:", "release: {owner: me}\ngate:")
+    governed.edit("mini.yaml", "release: {", "release: {owner: me, ")
     assert governed.planned("--", "register", "gate") == {"register", "gate"}
