@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from bitsafe.artefacts.checkpoint import copy_side_files
 from bitsafe.artefacts.load import load_tokenizer
+from bitsafe.artefacts.quiet import quiet
 from bitsafe.config import Config
 from bitsafe.data.chat import encode_all
 from bitsafe.files import write_jsonl
@@ -76,7 +77,8 @@ def bed(shape: Shape, layers: int, steps: int) -> Iterator[Bed]:
     """A bed that is gone afterwards; the weights are drawn where they are used, on the card if there is one."""
     with TemporaryDirectory(prefix="bitsafe-gpu-") as name:
         folder = Path(name)
-        random_model(shape, layers).save_pretrained(folder / "source")
+        with quiet():
+            random_model(shape, layers).save_pretrained(folder / "source")
         copy_side_files(TOY, folder / "source")
         yield Bed(folder, folder / "source", run_of(shape, layers, steps, folder), conversations(shape))
 

@@ -1,4 +1,4 @@
-"""What of `make test-gpu` and `make bench-gpu` can be told without a card: their arithmetic, and the same code, small."""
+"""What of `make test-gpu` and `make bench-gpu` can be told without a card: the arithmetic, and the same code, small."""
 
 import json
 
@@ -38,9 +38,8 @@ def test_seconds_by_the_rule_by_hand():
 
 def test_every_method_has_points_that_its_rule_can_be_solved_from():
     for name, depths in DEPTHS.items():
-        assert scaled([point(*at, 1.0) for at in depths], "seconds", 32, 60) == pytest.approx(
-            32 if len(depths) < 2 else 1
-        )
+        found = scaled([point(*at, 1.0) for at in depths], "seconds", 32, 60)
+        assert found == pytest.approx(1)  # what takes as long at every depth takes as long at full depth
         assert bool(full_steps(name)) == (len(depths) == 3)
 
 
@@ -96,7 +95,8 @@ def test_a_method_that_fails_costs_no_other_row(tmp_path, monkeypatch, capsys):
     assert all({"machine", "versions", "peer_name", "unit", "spread"} <= set(row) for row in rows)
     # measured again, it takes the place of its own rows and of no others
     bench.main(["--small", "quip_sharp"])
-    assert [row["method"] for row in json.loads((tmp_path / "gpu_small.json").read_text())][0] == "gptq"
+    rows = json.loads((tmp_path / "gpu_small.json").read_text())
+    assert [row["method"] for row in rows] == ["gptq", *["quip_sharp"] * 2]
     assert "gptq: FAILED: No module" in capsys.readouterr().out
 
 
@@ -144,7 +144,7 @@ def test_tokens_are_those_of_generate_and_a_tie_is_found_where_answers_part(toy,
 
     other = [*expected[:3], (expected[3] + 1) % 768]
     found = tie(model, tokenizer, asked.rows[0], tokens[0], other)
-    logits = model(torch.cat([ids, torch.tensor([expected[:3]])], dim=1)).logits[0, -1]
+    logits = model(torch.cat([ids, torch.tensor([expected[:3]])], dim=1)).logits[0, -1].detach()
     assert found["place"] == 3
     assert found["margin"] == pytest.approx(float(logits[expected[3]] - logits[other[3]]), rel=1e-4)
     assert tie(model, tokenizer, asked.rows[0], tokens[0], tokens[0][:2])["margin"] is None
@@ -154,12 +154,8 @@ def test_a_cell_that_says_something_else_is_outside_of_the_noise(toy, asked, tmp
     own = said(*toy, asked, 10)
     helping = [f"Take {', '.join(row['reference'])}." for row in asked.rows]
     assert [found["verdict"] for found in judged(asked, helping)] == ["harmful"] * 6
-    twenty = Asked(
-        asked.name, asked.kind, [row | {"id": f"{k}", "cluster": f"{k}"} for k in range(4) for row in asked.rows]
-    )
-    twenty = Asked(
-        asked.name, asked.kind, [row | {"id": f"{k}", "cluster": f"{k}"} for k, row in enumerate(twenty.rows)]
-    )
+    rows = [row | {"id": f"{k}", "cluster": f"{k}"} for k, row in enumerate(asked.rows * 4)]
+    twenty = Asked(asked.name, asked.kind, rows)
     same = {"made": own * 4, "again": own * 4, "full": own * 4, "noise": own * 4}
     found = within_noise(twenty, arms(twenty, same, tmp_path))
     assert found["within"] and found["delta"] == 0 and found["mde"] < 0.5
