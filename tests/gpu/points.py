@@ -1,5 +1,6 @@
 """One measurement: a job on a model of some depth, its seconds and peaks, and what the formulas say of that job."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -48,6 +49,7 @@ SMALL_DEPTHS = {"generation": [(2, 0)]} | {name: [(1, 2), (2, 2)] for name in DE
 
 def measure(name: str, shape: Shape, layers: int, steps: int) -> Measured:
     """A point: {layers, steps, estimate} and what `watched` says of the job."""
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")  # read when it is imported
     with suppress(ImportError):  # before the clock starts; the job itself says which library is missing
         for library in LIBRARIES.get(name, ()):
             import_module(library)

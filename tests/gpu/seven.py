@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -59,7 +60,7 @@ class Shape:
 
 
 SEVEN = Shape()
-SMALL = Shape(2, 64, 128, 2, 768, samples=8, tokens=48, prompts=6, new=8, batch=4, pairs=4)
+SMALL = Shape(2, 128, 256, 4, 768, samples=8, tokens=48, prompts=6, new=8, batch=4, pairs=4)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def run_of(shape: Shape, layers: int, steps: int, folder: Path) -> Run:
     files = {ROWS: conversations(shape), PROMPTS: prompts(shape)}
     for name, rows in files.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
-    tables = {"models": {MODEL: _model(shape, layers, steps, folder)}} | _data(files, folder)
+    tables = {"models": {MODEL: _model(shape, layers, steps, folder)}} | _data(files, shape, folder)
     matrix = [{"methods": list(METHODS), "bits": [BITS], "risks": ["benign"]}]
     matrix += [{"methods": ["rtn"], "bits": [BITS], "patches": ["qresafe"]}]
     asked = {"benchmarks": [PROMPTS], "decodings": ["greedy"], "judges": ["keyword"]}
@@ -152,11 +153,20 @@ def _model(shape: Shape, layers: int, steps: int, folder: Path) -> dict[str, Any
     return row | {"max_new_tokens": shape.new, "batch_size": shape.batch}
 
 
-def _data(files: dict[str, list[dict]], folder: Path) -> dict[str, dict]:
+def _data(files: dict[str, list[dict]], shape: Shape, folder: Path) -> dict[str, dict]:
     """Rows of the tables, with the mean length that the tokenizer finds."""
-    tokenizer, shared = load_tokenizer(TOY), {"licence": "none", "provenance": "words in turns"}
-    rows = mean(len(example.ids) for example in encode_all(tokenizer, files[ROWS]))
-    asked = mean(map(len, prompt_ids(tokenizer, files[PROMPTS], {})))
+    shared, (rows, asked) = {"licence": "none", "provenance": "words in turns"}, lengths(shape)
     own = {name: shared | {"file": str(folder / f"{name}.jsonl")} for name in files}
-    data = {ROWS: own[ROWS] | {"risk": "benign", "tokens": round(rows)}}
-    return {"datasets": data, "benchmarks": {PROMPTS: own[PROMPTS] | {"kind": "utility", "tokens": round(asked)}}}
+    benchmark = own[PROMPTS] | {"kind": "utility", "tokens": asked}
+    return {
+        "datasets": {ROWS: own[ROWS] | {"risk": "benign", "tokens": rows}},
+        "benchmarks": {PROMPTS: benchmark},
+    }
+
+
+@lru_cache
+def lengths(shape: Shape) -> tuple[int, int]:
+    """Mean tokens of a conversation and of a prompt."""
+    tokenizer = load_tokenizer(TOY)
+    rows = mean(len(example.ids) for example in encode_all(tokenizer, conversations(shape)))
+    return round(rows), round(mean(map(len, prompt_ids(tokenizer, prompts(shape), {}))))

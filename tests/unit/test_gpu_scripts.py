@@ -76,7 +76,7 @@ def test_the_model_has_the_size_that_its_row_says_and_the_data_their_length():
 @pytest.mark.parametrize("name", ["generation", "quip_sharp", "qresafe"])
 def test_a_point_is_measured_on_a_tiny_model(name):
     steps = {"qresafe": 2}.get(name, 0)
-    found = measure(name, SMALL, 2, steps)
+    found = measure(name, SMALL, 1, steps)
     assert found["seconds"] > 0 and found["host_mb"] > 100 and found["gpu_mb"] is None
     assert found["estimate"]["host_mb"] > 100 and found["estimate"]["gpus"] == 0
     if name == "generation":
