@@ -1,12 +1,14 @@
 """What of `make test-gpu` and `make bench-gpu` can be told without a card: the arithmetic, and the same code, small."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
-from tests.gpu import bench
+import torch
+from tests.gpu import bench, counted
+from tests.gpu.agreement import arms, said, within_noise
 from tests.gpu.answers import Asked, greedy, judged, tie, verdicts
 from tests.gpu.points import DEPTHS, estimate, full_steps, measure
-from tests.gpu.retrained import arms, said, within_noise
 from tests.gpu.rows import failed, line, rows_of, scaled
 from tests.gpu.seven import SEVEN, SMALL, TOY, bed, conversations
 
@@ -118,6 +120,24 @@ def test_without_a_card_one_line_says_so(capsys, monkeypatch):
     assert line(failed("gptq", "no card")) == "gptq: FAILED: no card"
 
 
+class Exponentials(torch.nn.Module):
+    """As many exponentials as layers, each of which keeps its own result for the backward pass."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers, self.embedding = layers, torch.nn.Embedding(2, counted.SHAPE.hidden)
+
+    def forward(self, input_ids, **_unused):
+        hidden = self.embedding(input_ids)
+        for _ in range(self.layers):
+            hidden = hidden.exp()
+        return SimpleNamespace(logits=hidden)
+
+
+def test_what_a_backward_pass_keeps_by_hand():
+    assert counted.a_unit(Exponentials) == 4  # a float32 of each hidden unit of each token
+
+
 # ---- the toy, as `make test-gpu` asks it
 
 
@@ -133,8 +153,6 @@ def asked() -> Asked:
 
 
 def test_tokens_are_those_of_generate_and_a_tie_is_found_where_answers_part(toy, asked):
-    import torch
-
     model, tokenizer = toy
     tokens = greedy(model, tokenizer, asked.rows, 10)
     ids = torch.tensor([prompt_ids(tokenizer, asked.rows[:1], {})[0]])
