@@ -51,7 +51,7 @@ test-browser: $(STAMP) .envs/browser/.installed-from-lock
 
 # the toy on a card against the toy on a CPU; skipped with a reason where there is no card
 test-gpu: $(STAMP)
-	$(GPU) -m pytest -rsP tests/gpu
+	$(GPU) -m tests.gpu
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)

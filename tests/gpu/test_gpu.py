@@ -1,4 +1,4 @@
-"""make test-gpu: the toy on a card, held against the toy on a CPU. Skipped with a reason where there is no card.
+"""The toy on a card, held against the toy on a CPU. Skipped with a reason where there is no card.
 
 GPU_SMALL=1 runs the same code on the CPU with a few prompts: it tests this script and nothing of a GPU.
 """
@@ -14,14 +14,9 @@ from tests.gpu.device import machine, why_not
 from bitsafe.files import read_json
 
 SMALL = bool(os.environ.get("GPU_SMALL"))
+REASON = "" if SMALL else why_not()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=f"test-gpu: {REASON}")
 ALIKE = 0.99  # of the answers have the same verdict
-
-
-@pytest.fixture(scope="module", autouse=True)
-def card() -> None:
-    """In one place, so that pytest tells the reason in one line."""
-    if not SMALL and (reason := why_not()):
-        pytest.skip(f"test-gpu: {reason}")
 
 
 @pytest.fixture(scope="module")
