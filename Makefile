@@ -1,6 +1,6 @@
 # bitsafe: make run (the embedded toy), make test, make run-real [DATA_DIR=…]; the rest is in README.md
 .DELETE_ON_ERROR:
-.PHONY: run test test-slow run-real test-toy test-envs test-judge test-browser test-cluster bench bench-extra bench-smollm2 lint lock env
+.PHONY: run test test-slow run-real test-toy test-envs test-judge test-browser test-cluster test-gpu bench bench-extra bench-gpu bench-smollm2 lint lock env
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +13,8 @@ export OMP_NUM_THREADS := 1
 # aqlm's CPU kernel adds to one output from several threads without a lock
 export NUMBA_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
+# a GPU is fed by all cores: its jobs run one at a time
+GPU := env -u OMP_NUM_THREADS -u NUMBA_NUM_THREADS HF_HUB_OFFLINE=1 $(BIN)/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 run: $(STAMP)
@@ -47,12 +49,20 @@ test-cluster: $(STAMP)
 test-browser: $(STAMP) .envs/browser/.installed-from-lock
 	$(BIN)/python -m pytest -rsP tests/browser
 
+# the toy on a card against the toy on a CPU; skipped with a reason where there is no card
+test-gpu: $(STAMP)
+	$(GPU) -m tests.gpu
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(NAME)
 
 # rivals that live in environments of their own: make env NAME=gptqmodel and NAME=bench come first
 bench-extra: $(STAMP) .envs/gptqmodel/.installed-from-lock .envs/bench/.installed-from-lock
 	$(BIN)/python -m tests.bench extra patch
+
+# every GPU job on a model of 7B's widths, timed and held against what a cluster is asked for; NAME=gptq that one alone
+bench-gpu: $(STAMP)
+	$(GPU) -m tests.gpu.bench $(NAME)
 
 # SmolLM2-135M through every method and bit-width; about two CPU hours, resumable
 bench-smollm2: $(STAMP)

@@ -1,0 +1,1 @@
+"""What needs a GPU: `make test-gpu` and `make bench-gpu` (docs/performance.md, "On a GPU")."""
