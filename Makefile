@@ -24,7 +24,7 @@ run-real: $(STAMP)
 	$(SNAKEMAKE) --configfile experiments/smollm2.yaml $(if $(DATA_DIR),--config data_dir=$(DATA_DIR))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(if $(CI),,-x) -m "not slow" tests/unit tests/workflow
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(if $(CI),,-x) -m "not slow" tests/unit tests/workflow
 
 # whole runs that `make test` has no time for: what Slurm is asked for (by a stand-in), archives
 test-slow: $(STAMP)
