@@ -1,20 +1,21 @@
-"""A made-up run of any size for the benchmark `scale`: prompts and answers. Verdicts, and all else, the real steps make.
+"""A made-up run of any size for the benchmark `scale`: prompts and answers; the real steps make everything else.
 
-The default's 30 cells with three replicates a model, three kinds of benchmark and three judges. A prompt is an item of its
-own, so the replicates alone share a cluster, and belongs to one of a dozen categories. Answers are sentences of made-up
-words, 20 to 140 of them; some refuse, and some of the two-bit cells' babble.
+The default's 30 cells with three replicates a model, three kinds of benchmark and three judges. A prompt is an item of
+its own, so the replicates alone share a cluster, and belongs to one of a dozen categories. Answers are sentences of
+made-up words, 20 to 140 of them; some refuse, and some of the two-bit cells' are babble.
 """
 
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench.synthetic import vocabulary
+
 from bitsafe.cells import Cell
 from bitsafe.config import Config
 from bitsafe.files import read_jsonl, write_json, write_jsonl
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT
-from tests.bench.synthetic import vocabulary
 
 KINDS = {"toy_forbidden": "harmful", "toy_borderline": "over_refusal", "toy_benign": "utility"}
 JUDGES = ["keyword", "refusal", "reference"]

@@ -66,7 +66,7 @@ def longest_run(text: str) -> float:
 
 
 def _may_run(text: str) -> bool:
-    """False for nearly every text whose longest run has a share under UNIT_RUN, at a hundredth of the cost of finding it.
+    """False for nearly every text whose longest run has a share under UNIT_RUN, at a hundredth of a search's cost.
 
     A run of four units or more equals itself one unit (of 40 characters at most) further on, over three quarters of its
     length. Of pieces half as long as that, laid end to end, one lies within: it stands there again one unit further on.
