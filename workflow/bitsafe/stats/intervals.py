@@ -13,6 +13,7 @@ Three choices, all on the cautious side:
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +130,15 @@ def is_binary(values: NDArray) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def resamples(n: int, draws: int, generator: np.random.Generator) -> NDArray:
-    """How often each of n clusters is drawn in each of `draws` samples of n: [draws, n]."""
-    return generator.multinomial(n, np.full(n, 1 / n), size=draws)
+@lru_cache(maxsize=2)  # each may be as large as all verdicts of a family
+def resamples(sizes: tuple[int, ...], draws: int, seed: int = 0) -> tuple[NDArray, ...]:
+    """How often each of n clusters is drawn in each of `draws` samples of n: [draws, n], one for each n of `sizes`.
+
+    Remembered, for cells that answered the same prompts have as many clusters, and drawing is dearer than what is done
+    with a draw. Whole numbers as floats, which matrix products want. Read only.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = [generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in sizes]
+    for counts in drawn:
+        counts.flags.writeable = False
+    return tuple(drawn)

@@ -1,8 +1,8 @@
 """Every answer of a run with what its judges said, aligned by prompt: what the page's transcripts are made of.
 
 A group is one model × benchmark × decoding × replicate. Its slots are what was asked (prompt, setting of a grid,
-sample); each of its cells has one answer a slot, or none. A run may be larger than memory, so a group is read when it is
-needed: first at a glance, to choose what the page holds, then for what was chosen.
+sample); each of its cells has one answer a slot, or none. A run may be larger than memory, so a group is read when it
+is needed: first at a glance, to choose what the page holds, then for what was chosen.
 """
 
 import json
