@@ -2,8 +2,9 @@
 
 Three sizes grow by prompts (75, 300 and 1,195 a benchmark), one by models (four of the smallest size). Each step is a
 process of its own. Ours is what it takes at a million verdicts, the peer a straight line through the two smaller sizes:
-above 1 the cost of a verdict grows. The page stops growing at `report.transcripts`. The runs are made up
-(tests/bench/scale_run.py) and deleted when measured. About 20 minutes, so it runs only where it is asked for.
+above 1 the cost of a verdict grows. The smaller sizes are measured twice and the least counts, for the line stretches
+their noise fivefold. The page stops growing at `report.transcripts`. The runs are made up (tests/bench/scale_run.py) and
+deleted when measured. About 20 CPU minutes, so it runs only where it is asked for.
 """
 
 import os
@@ -19,6 +20,7 @@ Took = dict[str, float]  # cpu, wall: seconds; memory_mb: peak of the process
 
 SIZES = (75, 300, 1195)  # prompts a benchmark: 62,775, 251,100 and 1,000,215 verdicts
 MODELS = 4  # of the smallest size, as many verdicts as the second
+TURNS = 2  # of all sizes but the largest
 JUDGES = ("keyword", "refusal", "reference")
 STEPS = ("score", "tables", "figures", "report")
 WRITTEN = {"score": "scores.csv", "report": "report.html"}
@@ -26,24 +28,29 @@ PEER = "a straight line through the two smaller sizes"
 
 
 def run() -> Iterator[dict]:
-    found = [measured(prompts, 1) for prompts in SIZES]
-    by_models = measured(SIZES[0], MODELS)
+    found = [measured(prompts, 1, TURNS if prompts < SIZES[-1] else 1) for prompts in SIZES]
+    by_models = measured(SIZES[0], MODELS, TURNS)
     print(table([*found, by_models]), flush=True)
     yield row("all", found, by_models)
     yield from (row(step, found, by_models) for step in found[0]["steps"])
 
 
-def measured(prompts: int, models: int) -> dict:
+def measured(prompts: int, models: int, turns: int) -> dict:
     """What each step took on one run: its verdicts, files in MB, and seconds and memory by step."""
     with tempfile.TemporaryDirectory(prefix="bitsafe_scale") as work:
         folder, ours = Path(work) / "scale", [sys.executable, "-m", "tests.bench.scale"]
         verdicts, _ = process([*ours, "make", work, str(prompts), str(models)])
-        steps = {f"judge {name}": process([*ours, "judge", str(folder), name])[1] for name in JUDGES}
-        for step in STEPS:
-            steps[step] = process([sys.executable, "-m", "bitsafe", step, str(folder)])[1]
+        commands = {f"judge {name}": [*ours, "judge", str(folder), name] for name in JUDGES}
+        commands |= {step: [sys.executable, "-m", "bitsafe", step, str(folder)] for step in STEPS}
+        steps = {step: least([process(command)[1] for _ in range(turns)]) for step, command in commands.items()}
         megabytes = {name: (folder / name).stat().st_size / 1e6 for name in WRITTEN.values()}
     steps = {"all": together(list(steps.values())), **steps}
     return {"prompts": prompts, "models": models, "verdicts": int(verdicts), "megabytes": megabytes, "steps": steps}
+
+
+def least(taken: Sequence[Took]) -> Took:
+    """Neighbours on the machine only add."""
+    return {name: min(one[name] for one in taken) for name in taken[0]}
 
 
 def process(command: Sequence[str]) -> tuple[str, Took]:

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 from report_run import ANSWER, REFUSAL, toy_run
-from tests.bench.scale import on_line, row, table, together
+from tests.bench.scale import least, on_line, row, table, together
 
 from bitsafe.cells import Cell
 from bitsafe.matrix.run import Run
@@ -100,6 +100,7 @@ def test_a_benchmark_row_is_against_the_line_through_the_smaller_sizes():
     assert made["per_verdict_ratio"] == pytest.approx(0.15 / 0.3) and made["memory_mb"] == 15
     assert [one["cpu"] for one in made["sizes"]] == [3, 4, 15, 9]
     assert together(took[:2]) == {"cpu": 7, "wall": 14, "memory_mb": 4}
+    assert least([took[1], took[0] | {"wall": 99.0}]) == {"cpu": 3, "wall": 8, "memory_mb": 3}
     assert "| score | 3.0 / 3 | 4.0 / 4 | 15.0 / 15 | 9.0 / 9 |" in table(found).splitlines()
 
 
