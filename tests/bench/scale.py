@@ -3,8 +3,8 @@
 Three sizes grow by prompts (75, 300 and 1,195 a benchmark), one by models (four of the smallest size). Each step is a
 process of its own. Ours is what it takes at a million verdicts, the peer a straight line through the two smaller sizes:
 above 1 the cost of a verdict grows. The smaller sizes are measured twice and the least counts, for the line stretches
-their noise fivefold. The page stops growing at `report.transcripts`. The runs are made up (tests/bench/scale_run.py) and
-deleted when measured. About 20 CPU minutes, so it runs only where it is asked for.
+their noise fivefold. The page stops growing at `report.transcripts`. The runs are made up (tests/bench/scale_run.py)
+and deleted when measured. About 20 CPU minutes, so it runs only where it is asked for.
 """
 
 import os

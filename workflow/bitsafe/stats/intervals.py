@@ -137,8 +137,11 @@ def resamples(sizes: tuple[int, ...], draws: int, seed: int = 0) -> tuple[NDArra
     Remembered, for cells that answered the same prompts have as many clusters, and drawing is dearer than what is done
     with a draw. Whole numbers as floats, which matrix products want. Read only.
     """
-    generator = np.random.default_rng(seed)
-    drawn = [generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in sizes]
-    for counts in drawn:
+    generator, drawn = np.random.default_rng(seed), []
+    for n in sizes:
+        counts, chances = np.empty((draws, n)), np.full(n, 1 / n)
+        for sample in counts:  # one by one: whole numbers of all would take as much again
+            sample[:] = generator.multinomial(n, chances)
         counts.flags.writeable = False
+        drawn.append(counts)
     return tuple(drawn)
