@@ -19,7 +19,8 @@ NAMES = (
     "dag",
     "cells",
 )
-EXTRA = ("extra", "patch", "page", "llama_server")  # what lies in environments of its own: only where it is asked for
+# What lies in environments of its own, or takes long: only where it is asked for.
+EXTRA = ("extra", "patch", "page", "llama_server", "scale")
 
 
 def machine() -> dict:

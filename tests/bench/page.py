@@ -1,6 +1,6 @@
 """page: report.html of 66 variants × 1,067 prompts in a real Chromium, against what a reader is promised.
 
-First paint within 3 s, a filter answered within 200 ms. Made-up answers (tests/browser/synthetic.py); needs
+First paint within 3 s, a filter answered within 200 ms. Made-up answers (tests/bench/synthetic.py); needs
 `make env NAME=browser` and a Chromium.
 """
 
@@ -19,7 +19,7 @@ def run() -> list[dict]:
     sys.path.insert(0, str(HELPERS))
     from chromium import browser, missing
     from measure import measured
-    from synthetic import PROMPTS, VARIANTS, synthetic_run
+    from tests.bench.synthetic import PROMPTS, VARIANTS, synthetic_run
 
     if reason := missing():
         raise SystemExit(f"bench: page: {reason}")

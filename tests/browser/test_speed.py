@@ -7,7 +7,7 @@ the second on: the first may come before the answers are unpacked, which the pag
 import time
 
 from measure import measured
-from synthetic import PROMPTS, VARIANTS, synthetic_run
+from tests.bench.synthetic import PROMPTS, VARIANTS, synthetic_run
 
 from bitsafe.report.html import write_report
 

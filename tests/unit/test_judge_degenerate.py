@@ -1,13 +1,23 @@
 """The flag for babble: what it catches, and what it leaves alone."""
 
 import csv
+import random
 
 import pytest
 from real_data import FOLDER, needs_real_data
 
 from bitsafe.data.prompts import load_benchmark
 from bitsafe.files import read_jsonl
-from bitsafe.judges.degenerate import degenerate, foreign_share, longest_run, repeated_share, what_is_wrong
+from bitsafe.judges import degenerate as module
+from bitsafe.judges.degenerate import (
+    UNIT_RUN,
+    _may_run,
+    degenerate,
+    foreign_share,
+    longest_run,
+    repeated_share,
+    what_is_wrong,
+)
 from bitsafe.matrix.tables import ROOT
 
 CIRCLES = "The world is a cruel place, and it's time to act. " * 4
@@ -59,6 +69,29 @@ def test_shares_by_hand() -> None:
     assert repeated_share("a b c a b c") == 0  # too short to tell
     assert longest_run("xx abcabcabcabcabc") == pytest.approx(15 / 18)
     assert longest_run("no no no no") == 0
+
+
+def test_no_long_run_escapes_the_quick_look() -> None:
+    draw, found = random.Random(0), 0
+    for _ in range(3000):
+        letters = draw.choice(["ab", "abc ", "abcdef  .\n"])
+        before, after = (draw.choices(letters, k=draw.randint(0, 80)) for _ in range(2))
+        unit = "".join(draw.choices(letters + "xyz", k=draw.randint(1, draw.choice([8, 42]))))
+        text = "".join(before) + unit * draw.randint(1, 9) + "".join(after)
+        if longest_run(text) >= UNIT_RUN:
+            found += 1
+            assert _may_run(text), text
+    assert found > 500
+
+
+def test_an_ordinary_answer_is_not_searched_for_runs(monkeypatch) -> None:
+    searched = []
+    monkeypatch.setattr(module, "longest_run", lambda text: searched.append(text) or 0.0)
+    rows = conversations("everyday")
+    assert not any(what_is_wrong(row["messages"][-1]["content"]) for row in rows)
+    assert len(searched) < 0.05 * len(rows)
+    what_is_wrong("Sorry, I cannot help with t sasilsilsilsilsilsilsilsilsilsil")
+    assert searched[-1].startswith("Sorry")
 
 
 def test_toy_references_and_everyday_answers_are_ordinary() -> None:

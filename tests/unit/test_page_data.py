@@ -13,10 +13,11 @@ from bitsafe.errors import UserError
 from bitsafe.files import read_jsonl, write_jsonl
 from bitsafe.matrix.run import Run
 from bitsafe.report.page import scripts
-from bitsafe.report.page.answers import Group, Said, coded, groups_of, outcome
+from bitsafe.report.page.answers import Group, Said, coded, filled, glanced, groups_of, outcome
 from bitsafe.report.page.charts import chart_data, short_name
+from bitsafe.report.page.choice import Outline, flips, keep, outline
 from bitsafe.report.page.cost import cost, hours
-from bitsafe.report.page.explorer import chains_of, explorer, flips, keep
+from bitsafe.report.page.explorer import chains_of, explorer
 from bitsafe.report.page.judges import quality_rows
 from bitsafe.report.page.packing import Texts, inline_json, packed_json, packed_numbers, starts
 from bitsafe.report.read import Results
@@ -132,13 +133,17 @@ def test_flips_are_between_neighbours_that_are_known():
 
 
 def test_the_limit_keeps_the_prompts_that_flip_first_in_their_order():
-    group = group_of({FULL: [SAFE] * 4, STE: [SAFE, HARMFUL, SAFE, HARMFUL]})
-    keep([group], [(FULL, STE)], limit=6)
-    assert [slot[0] for slot in group.slots] == ["p0", "p1", "p3"]
-    keep([group], [(FULL, STE)], limit=5)
-    assert [slot[0] for slot in group.slots] == ["p1", "p3"]
-    keep([group], [(FULL, STE)], limit=1)
-    assert group.slots == []
+    one = outline(group_of({FULL: [SAFE] * 4, STE: [SAFE, HARMFUL, SAFE, HARMFUL]}), [(FULL, STE)])
+    assert one.flips == [0, 1, 0, 1] and one.cells == [FULL, STE] and one.answers == 8
+    names = {limit: [slot[0] for slot in keep([one], limit)[0]] for limit in (8, 7, 6, 5, 1)}
+    assert names == {8: ["p0", "p1", "p2", "p3"], 7: ["p0", "p1", "p3"], 6: ["p0", "p1", "p3"], 5: ["p1", "p3"], 1: []}
+
+
+def test_groups_take_turns_in_what_is_kept():
+    slots = [(f"p{k}", "", 0) for k in range(3)]
+    first, second = Outline(slots, [FULL, STE], 0, [0, 2, 2]), Outline(slots, [FULL], 0, [1, 2, 0])
+    assert keep([first, second], 5) == [[slots[1], slots[2]], [slots[1]]]
+    assert keep([first, second], 6) == [[slots[1], slots[2]], [slots[0], slots[1]]]
 
 
 def test_a_limited_page_says_so(run):
@@ -163,12 +168,19 @@ def test_answers_that_are_no_utf8_and_cells_without_answers(run, tmp_path):
     lines[0] = lines[0].replace(b'"answer": "', b'"answer": "\xff\xfe \\ud800 ')
     file.write_bytes(b"".join(lines))
     (run.replicate_folder(PATCHED, 0) / "answers/toy_forbidden.default.jsonl").unlink()
-    group = next(group for group in groups_of(run) if group.benchmark == "toy_forbidden")
+    group = forbidden(run)
     assert next(iter(group.texts[STE].values())).startswith("��")
     assert PATCHED not in group.texts
     file.write_text("[]\n")
     with pytest.raises(UserError, match=r"toy_forbidden\.default\.jsonl:1: not a row"):
-        list(groups_of(run))
+        forbidden(run)
+
+
+def forbidden(run: Run) -> Group:
+    """All of the run's first group."""
+    group = next(groups_of(run))
+    assert (group.benchmark, group.replicate) == ("toy_forbidden", 0)
+    return filled(run, group, glanced(run, group).slots)
 
 
 def test_a_grid_and_its_samples_are_slots_of_their_own(run, tmp_path):
@@ -177,7 +189,7 @@ def test_a_grid_and_its_samples_are_slots_of_their_own(run, tmp_path):
         file = run.replicate_folder(STE, 0) / name / "toy_forbidden.default.jsonl"
         rows = read_jsonl(file)[:1]
         write_jsonl(file, [r | {"setting": s, "sample": k} for r in rows for s in ("a", "b") for k in (0, 1)])
-    group = next(group for group in groups_of(run) if group.benchmark == "toy_forbidden")
+    group = forbidden(run)
     assert [slot[1:] for slot in group.texts[STE]] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 
@@ -258,6 +270,6 @@ def test_libraries_lie_with_their_licences_and_hashes():
 
 def test_babble_is_marked(run):
     cell = Cell("toy", "rtn", 2)
-    group = next(group for group in groups_of(run) if group.benchmark == "toy_forbidden")
+    group = forbidden(run)
     slot = next(slot for slot, text in group.texts[cell].items() if text == BABBLE)
     assert group.code(cell, "reference", slot) >> 5 & 1

@@ -69,7 +69,7 @@ def ratio_interval(sums: NDArray, sizes: NDArray, clusters: NDArray, confidence:
     top, bottom = (cluster_totals(values, clusters)[0] for values in (sums, sizes))
     if len(top) < 2:
         return UNKNOWN
-    drawn = resamples(len(top), DRAWS, np.random.default_rng(0))
+    (drawn,) = resamples((len(top),), DRAWS)
     low, high = np.quantile((drawn @ top) / (drawn @ bottom), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

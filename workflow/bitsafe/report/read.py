@@ -118,7 +118,11 @@ class Panel:
         return self.baseline.contrasts.get("noise", {}) if self.baseline else {}
 
     def at(self, cell: Cell) -> Entry | None:
-        return next((entry for entry in self.entries if entry.cell == cell), None)
+        return self._by_cell.get(cell)
+
+    @cached_property
+    def _by_cell(self) -> dict[Cell, Entry]:
+        return {entry.cell: entry for entry in self.entries}
 
     @cached_property
     def mde(self) -> float | None:
@@ -159,9 +163,7 @@ class Results:
     @cached_property
     def panels(self) -> list[Panel]:
         """Every view, the leading judge of a benchmark first: the last of the config's list that scored it."""
-        rows = [row for row in self.scores if not is_one_setting(row)]
-        views = dict.fromkeys((row["model"], row["benchmark"], row["decoding"], row["judge"]) for row in rows)
-        views = [view for view in views if not view[2].endswith(AA)]
+        views = [view for view in self._by_view if not view[2].endswith(AA)]
         order = {view: place for place, view in enumerate(views)}
         first = {view[:3]: order[view] for view in reversed(views)}
         return [self._panel(*v) for v in sorted(views, key=lambda view: (first[view[:3]], -order[view]))]
@@ -173,15 +175,14 @@ class Results:
 
     def others(self, panel: Panel) -> list[Panel]:
         """The same view through the other judges."""
-        return [p for p in self.panels if _view(p) == _view(panel) and p.judge != panel.judge]
+        return [other for other in self._alike.get(_view(panel), []) if other.judge != panel.judge]
+
+    @cached_property
+    def _alike(self) -> dict[tuple, list[Panel]]:
+        return _grouped((_view(panel), panel) for panel in self.panels)
 
     def _panel(self, model: str, benchmark: str, decoding: str, judge: str) -> Panel:
-        rows = [
-            row
-            for row in self.scores
-            if (row["model"], row["benchmark"], row["decoding"], row["judge"]) == (model, benchmark, decoding, judge)
-        ]
-        entries: dict[Cell, Entry] = {}
+        rows, entries = self._by_view[model, benchmark, decoding, judge], {}
         for row in sorted(rows, key=lambda row: cell_of(row).is_patched):
             cell = cell_of(row)
             entries[cell] = self._entry(cell, row, entries.get(cell.quantized) if cell.is_patched else None)
@@ -195,6 +196,12 @@ class Results:
         measured = [(cell, decoding, row["judge"]) for decoding in (mean, row["decoding"])]
         beside = {r["metric"]: r for key in measured for r in self._beside.get(key, [])}
         return Entry(cell, row, replicates, beside, self._contrasts.get(key, {}), before)
+
+    @cached_property
+    def _by_view(self) -> dict[tuple, list[Row]]:
+        """Rows of scores.csv by model, benchmark, decoding and judge; those of single settings are left out."""
+        names = ("model", "benchmark", "decoding", "judge")
+        return _grouped((tuple(row[name] for name in names), row) for row in self.scores if not is_one_setting(row))
 
     @cached_property
     def _by_replicate(self) -> dict[tuple, list[Row]]:
@@ -218,10 +225,10 @@ class Results:
         return {key: {row["contrast"]: row for row in rows} for key, rows in grouped.items()}
 
 
-def _grouped(pairs: Iterable[tuple[tuple, Row]]) -> dict[tuple, list[Row]]:
-    groups: dict[tuple, list[Row]] = {}
-    for key, row in pairs:
-        groups.setdefault(key, []).append(row)
+def _grouped(pairs: Iterable[tuple[tuple, Any]]) -> dict[tuple, list[Any]]:
+    groups: dict[tuple, list[Any]] = {}
+    for key, one in pairs:
+        groups.setdefault(key, []).append(one)
     return groups
 
 
@@ -231,11 +238,11 @@ def _view(panel: Panel) -> tuple:
 
 def _place(cells: list[Cell]) -> Callable[[Entry], tuple]:
     """Order of reading: methods as the run lists them, then risk, falling bits, and a cell before its patches."""
-    methods = list(dict.fromkeys(cell.method for cell in cells))
+    methods, order = list(dict.fromkeys(cell.method for cell in cells)), {cell: k for k, cell in enumerate(cells)}
 
     def place(entry: Entry) -> tuple:
         cell = entry.cell
         risk = RISKS.index(cell.risk) if cell.risk in RISKS else len(RISKS)
-        return methods.index(cell.method), risk, -cell.bits, cell.is_patched, cells.index(cell)
+        return methods.index(cell.method), risk, -cell.bits, cell.is_patched, order[cell]
 
     return place

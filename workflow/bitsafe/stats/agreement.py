@@ -110,7 +110,8 @@ def krippendorff_alpha(
     alpha = float(_alpha(parts.sum(axis=0)))
     if not draws or len(found) < 2:
         return alpha, UNKNOWN
-    drawn = _alpha(resamples(len(found), draws, np.random.default_rng(0)) @ parts)
+    (counted,) = resamples((len(found),), draws)
+    drawn = _alpha(counted @ parts)
     return alpha, tuple(np.nanquantile(drawn, _tails(confidence))) if np.isfinite(drawn).any() else UNKNOWN
 
 

@@ -1,7 +1,7 @@
 """From the verdict files of a run to its CSV files."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from types import MappingProxyType
@@ -231,24 +231,29 @@ def _quality_rows(families: dict[str, Family], kind: str, settings: Settings) ->
 
 def _alpha_columns(judges: dict[str, Family], kind: str, confidence: float) -> Row:
     """Krippendorff's alpha of all judges over the answers of all cells; blank for fewer than two judges."""
-    metric = _metric(kind)
-    seen = [
-        (place, cell, verdicts.answer, verdicts.text, metric.of(verdicts), verdicts.cluster)
-        for place, family in enumerate(judges.values())
-        for cell, verdicts in family.verdicts.items()
-    ]
-    if len(judges) < 2 or not seen:
+    cells = list(dict.fromkeys(cell for family in judges.values() for cell in family.verdicts))
+    if len(judges) < 2 or not cells:
         return {"n_judges": len(judges)}
-    cells = {cell: number for number, cell in enumerate(dict.fromkeys(one[1] for one in seen))}
-    keys = [np.stack([np.full(len(a), cells[cell]), a, text, k], axis=1) for _, cell, a, text, _, k in seen]
-    units, place = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
-    ratings = np.full((len(units), len(judges)), np.nan)
-    ratings[place, np.repeat([one[0] for one in seen], [len(key) for key in keys])] = np.concatenate(
-        [s[4] for s in seen]
-    )
-    alpha, (low, high) = krippendorff_alpha(ratings, units[:, 3], draws=1000, confidence=confidence)
+    seen = [_ratings([family.verdicts.get(cell) for family in judges.values()], _metric(kind)) for cell in cells]
+    ratings, clusters = (np.concatenate(parts) for parts in zip(*seen))
+    alpha, (low, high) = krippendorff_alpha(ratings, clusters, draws=1000, confidence=confidence)
     bounds = {"alpha_low": low, "alpha_high": high}
-    return {"n_judges": len(judges), "n_answers": len(units), "alpha": alpha, **bounds}
+    return {"n_judges": len(judges), "n_answers": len(ratings), "alpha": alpha, **bounds}
+
+
+def _ratings(judged: Sequence[Verdicts | None], metric: Metric) -> tuple[NDArray, NDArray]:
+    """What each judge (None: silent) says of every text of a cell, nan of one that it did not see; and the clusters.
+
+    [n texts, n judges] and [n texts]. Judges that read different texts for one answer rate two things.
+    """
+    seen = [(place, one) for place, one in enumerate(judged) if one is not None]
+    keys = np.concatenate([np.stack([one.answer, one.text], axis=1) for _, one in seen])
+    units, first, at = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    ratings = np.full((len(units), len(judged)), np.nan)
+    ratings[at, np.repeat([place for place, _ in seen], [len(one) for _, one in seen])] = np.concatenate(
+        [metric.of(one) for _, one in seen]
+    )
+    return ratings, np.concatenate([one.cluster for _, one in seen])[first]
 
 
 def _metric(kind: str) -> Metric:

@@ -13,6 +13,7 @@ Three choices, all on the cautious side:
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +130,18 @@ def is_binary(values: NDArray) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def resamples(n: int, draws: int, generator: np.random.Generator) -> NDArray:
-    """How often each of n clusters is drawn in each of `draws` samples of n: [draws, n]."""
-    return generator.multinomial(n, np.full(n, 1 / n), size=draws)
+@lru_cache(maxsize=2)  # each may be as large as all verdicts of a family
+def resamples(sizes: tuple[int, ...], draws: int, seed: int = 0) -> tuple[NDArray, ...]:
+    """How often each of n clusters is drawn in each of `draws` samples of n: [draws, n], one for each n of `sizes`.
+
+    Remembered, for cells that answered the same prompts have as many clusters, and drawing is dearer than what is done
+    with a draw. Whole numbers as floats, which matrix products want. Read only.
+    """
+    generator, drawn = np.random.default_rng(seed), []
+    for n in sizes:
+        counts, chances = np.empty((draws, n)), np.full(n, 1 / n)
+        for sample in counts:  # one by one: whole numbers of all would take as much again
+            sample[:] = generator.multinomial(n, chances)
+        counts.flags.writeable = False
+        drawn.append(counts)
+    return tuple(drawn)

@@ -75,7 +75,7 @@ def paired_bootstrap(
     sums, sizes = cluster_totals(differences, clusters)
     if len(sums) < 2 or np.ptp(sums / sizes) < ROUNDING:
         return difference_interval(differences, clusters, confidence)
-    drawn = resamples(len(sums), draws, np.random.default_rng(seed))
+    (drawn,) = resamples((len(sums),), draws, seed)
     low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -96,8 +96,7 @@ def corrected_rate(
     the same, that shows no spread, so the interval also covers the corrected bounds of the rate's own interval.
     """
     sums, sizes = cluster_totals(outcome, clusters)
-    generator = np.random.default_rng(seed)
-    answers, labelled = resamples(len(sums), draws, generator), resamples(len(labels.counts), draws, generator)
+    answers, labelled = resamples((len(sums), len(labels.counts)), draws, seed)
     counts = labelled @ labels.counts
     drawn = corrected((answers @ sums) / (answers @ sizes), _share(counts[:, :2]), _share(counts[:, :1:-1]))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]

@@ -1,12 +1,13 @@
 """Every answer of a run with what its judges said, aligned by prompt: what the page's transcripts are made of.
 
 A group is one model × benchmark × decoding × replicate. Its slots are what was asked (prompt, setting of a grid,
-sample); each of its cells has one answer a slot, or none.
+sample); each of its cells has one answer a slot, or none. A run may be larger than memory, so a group is read when it
+is needed: first at a glance, to choose what the page holds, then for what was chosen.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,33 +76,54 @@ def outcome(code: int, kind: str) -> int:
 
 
 def groups_of(run: "Run") -> Iterator[Group]:
-    """The groups in the run's order; one without any answer is left out."""
+    """The groups in the run's order, with nothing read yet."""
     for model in run.config.models:
-        cells = [cell for cell in run.cells if cell.model == model]
         for benchmark, row in run.benchmarks.items():
             judges = [judge for judge in reversed(run.judges) if run.judge_applies(judge, benchmark)]
             for decoding in run.decodings:
                 for replicate in range(run.replicates(model)):
-                    group = Group(model, benchmark, decoding, replicate, row.kind, judges)
-                    _fill(run, group, cells)
-                    if group.slots:
-                        yield group
+                    yield Group(model, benchmark, decoding, replicate, row.kind, judges)
 
 
-def _fill(run: "Run", group: Group, cells: list[Cell]) -> None:
-    name, slots = f"{group.benchmark}.{group.decoding}.jsonl", {}
-    for cell in cells:
-        folder = run.replicate_folder(cell, group.replicate)
-        rows = _rows(folder / "answers" / name)
-        if not rows:
-            continue
-        group.texts[cell] = {slot: clean(row.get("answer"), LONGEST_TEXT) for slot, row in rows.items()}
-        group.tokens += sum(row.get("n_tokens") or 0 for row in rows.values())
+def glanced(run: "Run", group: Group) -> Group:
+    """The group with its slots, its tokens and what the leading judge said, no text: enough to choose from."""
+    seen, slots = replace(group, texts={}, said={}), {}
+    for cell, rows in _answered(run, group):
+        seen.texts[cell] = {}
+        seen.tokens += sum(row.get("n_tokens") or 0 for row in rows.values())
         slots |= dict.fromkeys(rows)
+        for judge in group.judges[:1]:
+            seen.said[cell, judge] = _judged(run, group, cell, judge, rows)
+    seen.slots = list(slots)
+    return seen
+
+
+def filled(run: "Run", group: Group, slots: list[Slot]) -> Group:
+    """The group with the answers to these slots, and what every judge said of them."""
+    read = replace(group, slots=slots, texts={}, said={})
+    for cell, rows in _answered(run, group):
+        read.texts[cell] = {slot: clean(rows[slot].get("answer"), LONGEST_TEXT) for slot in slots if slot in rows}
         for judge in group.judges:
-            file = folder / "verdicts" / judge / name
-            group.said[cell, judge] = {slot: _said(row, file) for slot, row in _rows(file).items()}
-    group.slots = list(slots)
+            read.said[cell, judge] = _judged(run, group, cell, judge, slots)
+    return read
+
+
+def _answered(run: "Run", group: Group) -> Iterator[tuple[Cell, dict[Slot, dict]]]:
+    """Each cell of the group that answered, and its rows: one file is held at a time."""
+    for cell in run.cells:
+        if cell.model == group.model and (rows := _rows(_file(run, group, cell, "answers"))):
+            yield cell, rows
+
+
+def _judged(run: "Run", group: Group, cell: Cell, judge: str, slots: Iterable[Slot]) -> dict[Slot, Said]:
+    file = _file(run, group, cell, "verdicts", judge)
+    rows = _rows(file)
+    return {slot: _said(rows[slot], file) for slot in slots if slot in rows}
+
+
+def _file(run: "Run", group: Group, cell: Cell, *below: str) -> Path:
+    name = f"{group.benchmark}.{group.decoding}.jsonl"
+    return run.replicate_folder(cell, group.replicate).joinpath(*below, name)
 
 
 def _said(row: dict, file: Path) -> Said:

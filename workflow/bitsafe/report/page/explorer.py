@@ -1,22 +1,19 @@
 """The transcripts of a page: chains of arms, and the answers as columns that a script filters without reading them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bitsafe.cells import Cell
 from bitsafe.report.findings import name_of
-from bitsafe.report.page.answers import Group, Prompts, Slot, groups_of
+from bitsafe.report.page.answers import Group, Prompts, filled, glanced, groups_of
 from bitsafe.report.page.charts import short_name
+from bitsafe.report.page.choice import Chain, keep, outline
 from bitsafe.report.page.packing import Texts, packed_json, packed_numbers, starts
 from bitsafe.report.text import count, one_line
 from bitsafe.stats.verdicts import STATES
 
 if TYPE_CHECKING:
     from bitsafe.matrix.run import Run
-
-Chain = tuple[Cell, ...]  # full precision, a quantized cell, and its repair where there is one
 
 
 @dataclass(frozen=True)
@@ -41,19 +38,18 @@ class Explorer:
 
 def explorer(run: "Run") -> Explorer:
     """All answers, or as many as `report.transcripts` allows."""
-    groups = list(groups_of(run)) if run.config.report.transcripts else []
-    chains = chains_of(run)
-    answers = sum(len(group.slots) * len(group.texts) for group in groups)
-    keep(groups, chains, run.config.report.transcripts)
-    cells = [cell for cell in run.cells if any(cell in group.texts for group in groups)]
+    groups, chains = list(groups_of(run)) if run.config.report.transcripts else [], chains_of(run)
+    outlines = [outline(glanced(run, group), chains) for group in groups]
+    kept = keep(outlines, run.config.report.transcripts)
+    answered = {cell for one in outlines for cell in one.cells}
+    columns = _Columns(run, [cell for cell in run.cells if cell in answered])
     meta = {
-        "cells": [{"name": name_of(cell), "arm": arm(cell), "model": cell.model} for cell in cells],
-        "chains": [_chain(chain, cells, run) for chain in chains if chain[-1] in cells],
+        "cells": [{"name": name_of(cell), "arm": arm(cell), "model": cell.model} for cell in columns.places],
+        "chains": [_chain(chain, columns.places, run) for chain in chains if chain[-1] in answered],
         "judges": list(run.judges),
         "states": list(STATES),
+        "groups": [columns.add(filled(run, group, slots)) for group, slots in zip(groups, kept) if slots],
     }
-    columns = _Columns(run, cells)
-    meta["groups"] = [columns.add(group) for group in groups if group.slots]
     blocks = columns.blocks()
     meta |= {
         "chunks": columns.firsts,
@@ -61,8 +57,8 @@ def explorer(run: "Run") -> Explorer:
         "settings": list(columns.settings),
         "reasons": list(columns.reasons),
     }
-    kept = sum(len(group.slots) * len(group.texts) for group in groups)
-    return Explorer(meta, blocks, kept, answers, sum(group.tokens for group in groups))
+    held = sum(len(slots) * len(one.cells) for slots, one in zip(kept, outlines))
+    return Explorer(meta, blocks, held, sum(one.answers for one in outlines), sum(one.tokens for one in outlines))
 
 
 def chains_of(run: "Run") -> list[Chain]:
@@ -75,9 +71,9 @@ def chains_of(run: "Run") -> list[Chain]:
     return found
 
 
-def _chain(chain: Chain, cells: list[Cell], run: "Run") -> dict[str, Any]:
+def _chain(chain: Chain, places: dict[Cell, int], run: "Run") -> dict[str, Any]:
     """Arms without any answer (a failed cell) are -1."""
-    numbers = [cells.index(cell) if cell in cells else -1 for cell in chain]
+    numbers = [places.get(cell, -1) for cell in chain]
     name = name_of(chain[-1]) + (" (control)" if chain[-1].stage in run.controls else "")
     model = f"{one_line(chain[0].model)}: " if len(run.config.models) > 1 else ""
     return {"name": model + name, "short": model + short_name(chain[-1]), "arms": numbers}
@@ -87,40 +83,12 @@ def arm(cell: Cell) -> str:
     return f"after {one_line(cell.stage)}" if cell.is_patched else name_of(cell)
 
 
-def keep(groups: list[Group], chains: list[Chain], limit: int) -> None:
-    """Leave the slots that flip in most chains, group by group in turn, until `limit` answers are kept."""
-    if sum(len(group.slots) * len(group.texts) for group in groups) <= limit:
-        return
-    ranked = sorted(_ranked(groups, chains), key=lambda found: found[:3])
-    kept: dict[int, set[Slot]] = {number: set() for number in range(len(groups))}
-    for _flips, _place, number, slot in ranked:
-        limit -= len(groups[number].texts)
-        if limit < 0:
-            break
-        kept[number].add(slot)
-    for number, group in enumerate(groups):
-        group.slots = [slot for slot in group.slots if slot in kept[number]]
-
-
-def _ranked(groups: list[Group], chains: list[Chain]) -> Iterator[tuple[int, int, int, Slot]]:
-    """(minus the chains in which it flips, its place in the group, the group, the slot)."""
-    for number, group in enumerate(groups):
-        here = [chain for chain in chains if all(cell in group.texts for cell in chain)]
-        for place, slot in enumerate(group.slots):
-            yield -sum(flips(group, chain, slot) for chain in here), place, number, slot
-
-
-def flips(group: Group, chain: Chain, slot: Slot) -> bool:
-    """Whether two neighbouring arms were told apart by the leading judge; an unknown outcome is no flip."""
-    said = [group.outcome(cell, slot) for cell in chain]
-    return any(a and b and a != b for a, b in pairwise(said))
-
-
 class _Columns:
     """The arrays that all groups share, and where each group's part of them begins."""
 
     def __init__(self, run: "Run", cells: list[Cell]) -> None:
-        self.run, self.cells, self.prompts = run, cells, Prompts(run)
+        self.run, self.prompts = run, Prompts(run)
+        self.places = {cell: place for place, cell in enumerate(cells)}
         self.texts = Texts()
         self.asked: dict[tuple[str, str, str], int] = {}  # benchmark, decoding, prompt id
         self.settings: dict[str, int] = {"": 0}
@@ -139,7 +107,7 @@ class _Columns:
             self.slots["setting"].append(self.settings.setdefault(setting, len(self.settings)))
             self.slots["sample"].append(min(sample, 65535))
         self._number_texts(group)
-        here = [cell for cell in self.cells if cell in group.texts]
+        here = [cell for cell in self.places if cell in group.texts]
         for cell in here:
             self._add_cell(group, cell)
         offsets = starts([len(group.slots)] * len(here))
@@ -148,7 +116,7 @@ class _Columns:
             "judges": [self.run.judges.index(judge) for judge in group.judges],
             "slot": first_slot,
             "n": len(group.slots),
-            "cells": {self.cells.index(cell): first_answer + offset for cell, offset in zip(here, offsets)},
+            "cells": {self.places[cell]: first_answer + offset for cell, offset in zip(here, offsets)},
         }
 
     def _number_texts(self, group: Group) -> None:

@@ -110,10 +110,12 @@ def view(rows: Sequence[Row]) -> dict[str, Any]:
 def markdown(rows: Sequence[Row]) -> str:
     """tables/patches.md: a table a benchmark, decoding and judge."""
     text = ["# Patches", "", NOTE, ""]
-    keys = ("model", "benchmark", "decoding", "judge")
-    for where in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+    tables: dict[tuple, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(tuple(row[key] for key in ("model", "benchmark", "decoding", "judge")), []).append(row)
+    for where, its_rows in tables.items():
         model, benchmark, decoding, judge = (in_markdown(part) for part in where)
-        made = view([row for row in rows if tuple(row[key] for key in keys) == where])
+        made = view(its_rows)
         text += [f"## {model}, {benchmark}, decoding {decoding}, judge {judge}", ""]
         text += [_line(["cell", *made["headings"]]), "|---" * (len(made["headings"]) + 1) + "|"]
         for row in made["rows"]:
