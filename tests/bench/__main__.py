@@ -18,6 +18,7 @@ NAMES = (
     "batch_plans",
     "dag",
     "cells",
+    "growth",
 )
 # What lies in environments of its own, or takes long: only where it is asked for.
 EXTRA = ("extra", "patch", "page", "llama_server", "scale")
