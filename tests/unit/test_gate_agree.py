@@ -129,7 +129,7 @@ def naive(check: dict, rows: dict, policy: Policy) -> str:
     return "not resolvable" if high > most + 1e-9 or babble else "pass"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(policies, tables(), st.text(max_size=20))
 def test_every_form_and_the_exit_code_say_the_same(policy, rows, name):
     checks = tuple(limit_checks(run, policy, Tables(rows)))

@@ -53,7 +53,7 @@ def test_table_grid_takes_any_order_of_levels_and_a_short_last_block():
     assert torch.equal(grid.dequantize(grid.nearest(weight)), weight)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**20),
     bits=st.sampled_from([2, 3, 4, 8]),

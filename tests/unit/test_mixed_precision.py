@@ -59,7 +59,7 @@ def test_an_index_by_hand():
 
 
 @given(st.integers(1, 9), st.sampled_from([1, 7, 64, 256, 300]), st.floats(0, 1), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_index_gives_its_mask_back_and_is_the_shorter_one(rows, width, share, seed):
     kept = torch.rand(rows, width, generator=torch.Generator().manual_seed(seed)) < share
     parts = index_of(kept)

@@ -48,14 +48,14 @@ def test_mask_within_each_layer_and_over_all():
 
 
 @given(st.integers(1, 40), st.floats(0, 1), st.sampled_from(["tensor", "global"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_mask_has_its_exact_size_even_among_ties(count, tau, scope):
     mask = critical_mask({"a": torch.zeros(1, count)}, tau, scope)["a"]
     assert int(mask.sum()) == round(tau * count)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_mask_over_all_layers_is_what_sorting_chooses(seed, count):
     """Scores of either sign and any size; zeros of both signs are ties."""
     generator = torch.Generator().manual_seed(seed)

@@ -65,7 +65,7 @@ def test_a_table_has_zero_both_ends_and_one_level_more_above_zero(bits):
     assert torch.equal(levels, levels.sort().values)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**20), bits=st.sampled_from([4, 3, 2]), size=st.floats(1e-3, 1e3))
 def test_the_nearest_code_is_a_naive_argmins(seed, bits, size):
     weight = size * torch.randn(6, 50, generator=torch.Generator().manual_seed(seed))  # 300: the last block is short

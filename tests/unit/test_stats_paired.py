@@ -130,7 +130,7 @@ def test_holm_by_hand():
     assert len(holm([])) == 0
 
 
-@settings(max_examples=8, deadline=None)  # multipletests collects garbage at every call
+@settings(max_examples=8)  # multipletests collects garbage at every call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_holm_is_that_of_statsmodels(p):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
