@@ -5,20 +5,17 @@ and a shell and a Python a job (four a cell). `dry` is `snakemake -n`, `run` all
 everything there. ours: CPU s a cell more on the way to 1,000 cells; peer: on the way there from 50.
 """
 
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from tests.bench.child import waited
+from tests.checkout import copied_to
 
 from bitsafe.files import write_text
 
-HERE = Path(__file__).resolve().parents[2]
 SIZES = (52, 352, 1000)  # cells, beside full precision
 BITS = [8, 4, 3, 2]
 STEPS = ("dry", "run", "again")
@@ -63,13 +60,8 @@ def run() -> Iterator[dict]:
 
 
 def stubbed(folder: Path) -> Path:
-    """A copy of what git tracks or would track, with the stub as its steps."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard", "--", "Snakefile", "config.yaml", "workflow", "data"]
-    listed += ["envs", "experiments", "profiles"]
-    for name in subprocess.run(listed, cwd=HERE, capture_output=True, text=True, check=True).stdout.splitlines():
-        if (HERE / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(HERE / name, folder / name)
+    """A checkout with the stub as its steps."""
+    copied_to(folder, "Snakefile", "config.yaml", "workflow", "data", "envs", "experiments", "profiles")
     write_text(folder / "workflow/bitsafe/__main__.py", STUB)
     return folder
 
@@ -81,34 +73,19 @@ def measured(folder: Path, cells: int) -> dict[str, dict]:
     file = folder / f"cells{cells}.yaml"
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", "--configfile", str(file)]
-    sides = {step: timed([*command, *(["--dry-run"] if step == "dry" else [])], folder) for step in STEPS}
+    sides = {step: waited([*command, *(["--dry-run"] if step == "dry" else [])], folder)[1] for step in STEPS}
     jobs = sum(1 for _ in (folder / "results" / config["run"] / "timings").rglob("*.tsv"))
     return {step: side | {"jobs": jobs} for step, side in sides.items()}
-
-
-def timed(command: list[str], folder: Path) -> dict:
-    """CPU seconds of the command and all that it waits for, wall seconds, and its own peak memory."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(child.pid, 0)
-        out.seek(0)
-        if status:
-            raise SystemExit(f"{' '.join(command)}:\n{out.read()[-2000:]}")
-    seconds = used.ru_utime + used.ru_stime
-    return {"seconds": seconds, "wall": time.monotonic() - started, "memory_mb": used.ru_maxrss / 1000}
 
 
 def row(step: str, by_size: dict[int, dict]) -> dict:
     small, middle, large = SIZES
 
     def each(first: int, second: int) -> float:
-        return (by_size[second]["seconds"] - by_size[first]["seconds"]) / (second - first)
+        return (by_size[second]["cpu"] - by_size[first]["cpu"]) / (second - first)
 
     ours, peer = each(middle, large), each(small, middle)
-    detail = {
-        f"{key}_{cells}": side[key] for cells, side in by_size.items() for key in ("seconds", "wall", "memory_mb")
-    }
+    detail = {f"{key}_{cells}": side[key] for cells, side in by_size.items() for key in ("cpu", "wall", "memory_mb")}
     return {
         "name": f"cells_{step}",
         "jobs": by_size[large]["jobs"],

@@ -6,17 +6,15 @@ machine disturb least; `wall` stands beside them. No checkpoint or prompt file i
 """
 
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from tests.bench.child import waited
 
 from bitsafe.config import read_config
 from bitsafe.matrix.run import Run
@@ -161,18 +159,9 @@ def write_bare(matrix: Run, folder: Path) -> None:
 def dry_run(arguments: list[str], cwd: Path) -> dict:
     """One `snakemake -n --quiet` in a process of its own: its time, memory and number of jobs."""
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "all", "--cores", "1", *arguments]
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - started
-        out.seek(0)
-        said = out.read()
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}:\n{said[-2000:]}")
+    said, took = waited(command, cwd)
     jobs = int(re.search(r"^total\s+(\d+)", said, re.M)[1])
-    return {"seconds": used.ru_utime + used.ru_stime, "wall": wall, "memory_mb": used.ru_maxrss / 1000, "jobs": jobs}
+    return {"seconds": took["cpu"], "wall": took["wall"], "memory_mb": took["memory_mb"], "jobs": jobs}
 
 
 def median_of(found: list[dict]) -> dict:

@@ -7,14 +7,13 @@ their noise fivefold. The page stops growing at `report.transcripts`. The runs a
 and deleted when measured. About 20 CPU minutes, so it runs only where it is asked for.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+
+from tests.bench.child import waited
 
 Took = dict[str, float]  # cpu, wall: seconds; memory_mb: peak of the process
 
@@ -39,10 +38,10 @@ def measured(prompts: int, models: int, turns: int) -> dict:
     """What each step took on one run: its verdicts, files in MB, and seconds and memory by step."""
     with tempfile.TemporaryDirectory(prefix="bitsafe_scale") as work:
         folder, ours = Path(work) / "scale", [sys.executable, "-m", "tests.bench.scale"]
-        verdicts, _ = process([*ours, "make", work, str(prompts), str(models)])
+        verdicts, _ = waited([*ours, "make", work, str(prompts), str(models)])
         commands = {f"judge {name}": [*ours, "judge", str(folder), name] for name in JUDGES}
         commands |= {step: [sys.executable, "-m", "bitsafe", step, str(folder)] for step in STEPS}
-        steps = {step: least([process(command)[1] for _ in range(turns)]) for step, command in commands.items()}
+        steps = {step: least([waited(command)[1] for _ in range(turns)]) for step, command in commands.items()}
         megabytes = {name: (folder / name).stat().st_size / 1e6 for name in WRITTEN.values()}
     steps = {"all": together(list(steps.values())), **steps}
     return {"prompts": prompts, "models": models, "verdicts": int(verdicts), "megabytes": megabytes, "steps": steps}
@@ -51,21 +50,6 @@ def measured(prompts: int, models: int, turns: int) -> dict:
 def least(taken: Sequence[Took]) -> Took:
     """Neighbours on the machine only add."""
     return {name: min(one[name] for one in taken) for name in taken[0]}
-
-
-def process(command: Sequence[str]) -> tuple[str, Took]:
-    """What a command said, and what it took. This process stays small: a child's peak begins at its parent's."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - started
-        out.seek(0)
-        said = out.read()
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)}:\n{said[-2000:]}")
-    return said, {"cpu": used.ru_utime + used.ru_stime, "wall": wall, "memory_mb": used.ru_maxrss * 1024 / 1e6}
 
 
 def together(taken: Sequence[Took]) -> Took:

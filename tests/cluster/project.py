@@ -10,19 +10,15 @@ import time
 from functools import partial
 from pathlib import Path
 
+from tests.checkout import ROOT, copied_to
 from tests.cluster.lab import Lab
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10"]
 
 
 def checkout(folder: Path) -> Path:
-    """Copy what git tracks or would track, and the hold as sitecustomize.py; over what is there, which stays."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard"]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    """The repository and the hold as sitecustomize.py; over what is there, which stays."""
+    copied_to(folder)
     shutil.copy2(ROOT / "tests/cluster/hold.py", folder / "workflow/sitecustomize.py")
     return folder
 

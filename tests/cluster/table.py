@@ -38,5 +38,6 @@ def others(record: dict, names: list[str]) -> str:
     lines = ["| whole runs, and with slurmdbd | outcome |", "|---|---|"]
     lines += [f"| {name} | {'equal: ' if row and row.get('equal') else ''}{shown(row)} |" for name, row in rows]
     held, commits = sum(row["ok"] for row in record.values()), sorted({row["commit"] for row in record.values()})
-    counts = f"{held} of the {len(record)} cases that were run held, of {len(names)} there are"
+    minutes = sum(row["seconds"] for row in record.values()) / 60
+    counts = f"{held} of the {len(record)} cases that were run held, of {len(names)} there are; {minutes:.0f} minutes"
     return "\n".join([*lines, "", f"{counts}; commits: {', '.join(commits)}.", ""])

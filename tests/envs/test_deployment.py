@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.checkout import copied_to
 
 from bitsafe.matrix.tables import ROOT
 
@@ -47,15 +48,7 @@ QUANTIZE = "results/mini/toy/{method}/4bit/{risk}/quantized/artefacts.json"
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """The repository's files in a folder of their own, without .envs."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    folder = tmp_path / "checkout"
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+    return copied_to(tmp_path / "checkout")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.checkout import copied_to
 
-ROOT = Path(__file__).resolve().parents[2]
 MINI = Path(__file__).with_name("mini.yaml")
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?: +.*\n)*)", re.MULTILINE)
 WILDCARDS = re.compile(r"^ +wildcards: (.*)$", re.MULTILINE)
@@ -20,13 +20,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        copied_to(folder)
         shutil.copy2(MINI, folder / "mini.yaml")
 
     def environment(self) -> dict[str, str]:
