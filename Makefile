@@ -97,6 +97,14 @@ $(LLAMA)/bin/llama-server: envs/judge.lock.txt $(STAMP)
 	mkdir -p $(@D) && cp $(LLAMA)/build/bin/llama-server $(LLAMA)/build/bin/llama-quantize $(@D)/
 	touch $@
 
+# The code of AQLM's authors (Apache-2.0), the rival of `make bench NAME=aqlm_reference`
+AQLM := .envs/aqlm-reference
+AQLM_COMMIT := e79a896ed6656fe4ed06193d42d004e7d0bbdbb2
+$(AQLM)/aq_engine.py:
+	git clone --quiet --no-checkout https://github.com/Vahe1994/AQLM $(AQLM)
+	git -C $(AQLM) checkout --quiet $(AQLM_COMMIT)
+	touch $@
+
 # A method's own environment: make env NAME=gptqmodel, from envs/gptqmodel.lock.txt into .envs/gptqmodel.
 # What ships as source only is built here, by build tools from the package index.
 env:

@@ -21,7 +21,7 @@ NAMES = (
     "growth",
 )
 # What lies in environments of its own, or takes long: only where it is asked for.
-EXTRA = ("extra", "patch", "page", "llama_server", "scale")
+EXTRA = ("extra", "patch", "page", "llama_server", "aqlm_reference", "scale")
 
 
 def machine() -> dict:

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file, save_file
-from tests.bench.quantizers import BITS, CHECKPOINT, LAYERS, METHODS, Case, against, load_cases, measure, told_alone
-from tests.bench.quantizers import conversations as calibration
+from tests.bench import quantizers
+from tests.bench.quantizers import BITS, CHECKPOINT, METHODS, Case, against, load_cases, measure, told_alone
 
 from bitsafe.artefacts.grids import affine_grid
 from bitsafe.artefacts.layers import QuantizedLinear
@@ -29,6 +29,7 @@ OURS = ("aqlm", "quip_sharp", "gptq g64", "gptq g32")
 
 def run() -> list[dict]:
     cases = load_cases()
+    quantizers.warm(OURS)
     ours = {(name, bits): measure(METHODS[name], cases, bits) for name in OURS for bits in BITS}
     theirs, tuned = gptqmodel(cases), auto_round(cases)
     measured = ours | theirs | tuned
@@ -56,11 +57,11 @@ def rooted(gram: torch.Tensor) -> torch.Tensor:
 
 
 def auto_round(cases: list[Case]) -> dict:
-    examples = encode_all(load_tokenizer(CHECKPOINT), calibration())
+    examples = encode_all(load_tokenizer(CHECKPOINT), quantizers.conversations())
     ids = [token for example in examples[len(examples) // 4 :] for token in example.ids]
     rows = [ids[i : i + PIECE] for i in range(0, len(ids) - PIECE + 1, PIECE)]
     with TemporaryDirectory() as folder:
-        job = {"model": str(CHECKPOINT.resolve()), "rows": rows, "layers": list(LAYERS)}
+        job = {"model": str(CHECKPOINT.resolve()), "rows": rows, "layers": list(quantizers.LAYERS)}
         return rival("auto_round", "bench", Path(folder), cases, job)
 
 

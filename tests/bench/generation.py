@@ -126,13 +126,13 @@ def roofline(model, tokenizer, rows: list[dict]) -> dict:
     """Our CPU seconds against the least that this machine could take for the same forward passes.
 
     Of each pass the larger of its arithmetic (2 operations a weight and token, at the measured rate of a large matrix
-    product) and of reading its weights once (at the measured bandwidth). Attention, which grows with the length, and
-    everything that is no matrix product are left out of the bound.
+    product; the head's weights only for a row's last token) and of reading its weights once (at the measured
+    bandwidth). Attention, which grows with the length, and everything that is no matrix product are left out.
     """
-    weights = sum(one.numel() for one in model.parameters())
-    passes: list[int] = []
+    weights, head = sum(one.numel() for one in model.parameters()), model.get_output_embeddings().weight.numel()
+    passes: list[torch.Size] = []  # rows, tokens
     hook = model.register_forward_pre_hook(
-        lambda _module, args, kwargs: passes.append((kwargs.get("input_ids", args[0] if args else None)).numel()),
+        lambda _module, args, kwargs: passes.append(kwargs.get("input_ids", args[0] if args else None).shape),
         with_kwargs=True,
     )
     try:
@@ -141,7 +141,8 @@ def roofline(model, tokenizer, rows: list[dict]) -> dict:
         hook.remove()
     rate, bandwidth = matrix_rate(), read_rate()
     size = weights * next(model.parameters()).element_size()
-    bound = sum(max(2 * weights * tokens / rate, size / bandwidth) for tokens in passes)
+    products = [2 * ((weights - head) * read.numel() + head * read[0]) for read in passes]
+    bound = sum(max(operations / rate, size / bandwidth) for operations in products)
     return {
         **{
             "name": "generation",
@@ -151,7 +152,12 @@ def roofline(model, tokenizer, rows: list[dict]) -> dict:
             "ratio": spent["cpu"] / bound,
         },
         **{"peer_name": "matrix products and weights read, at the machine's rates", "unit": "CPU s", "spread": None},
-        **{"n": PROMPTS, "tokens": spent["tokens"], "passes": len(passes), "tokens_read": sum(passes)},
+        **{
+            "n": PROMPTS,
+            "tokens": spent["tokens"],
+            "passes": len(passes),
+            "tokens_read": sum(map(torch.Size.numel, passes)),
+        },
         **{"gflops": rate / 1e9, "gb_per_second": bandwidth / 1e9, "weights": weights},
     }
 
