@@ -113,6 +113,7 @@ def asked(server: tuple[str, int], ids: list[list[int]], end: int, tokenizer) ->
 
 def completion(address: str, prompt: list[int]) -> list[int]:
     body = {"prompt": prompt, "n_predict": NEW, "temperature": 0, "return_tokens": True}
+    body |= {"cache_prompt": False}  # a turn must not find the prompts of the one before
     request = urllib.request.Request(f"{address}/completion", json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=600) as reply:
         return json.load(reply)["tokens"]

@@ -9,7 +9,7 @@ from test_architectures import MODELS, SIZES
 
 from bitsafe.errors import UserError
 from bitsafe.generate.cache import EntryCache
-from bitsafe.generate.decode import Decoding, _branches, _places
+from bitsafe.generate.decode import Decoding, _branches, _places, shared_beginning
 from bitsafe.generate.defaults import processors_of
 from bitsafe.generate.engine import finish
 from bitsafe.generate.sampling import Knobs, resolve, uniforms
@@ -59,6 +59,31 @@ def test_greedy_rows_in_a_padded_batch_equal_generate_on_each_alone(name):
     assert decoded(model, prompts, {}) == [plain(model, prompt) for prompt in prompts]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_beginning_that_all_share_is_read_once_and_changes_no_answer(name):
+    """Prompts shorter and longer than it, so that padding pushes some of it out of the first slots."""
+    model, read = made(name), []
+    prompts = [prompts_of([12])[0] + rest for rest in prompts_of([3, 30, 7, 1, 11])]
+    expected = [plain(model, prompt) for prompt in prompts]
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True)
+    assert decoded(model, prompts, {}) == expected
+    assert read[:2] == [(1, 12), (5, 30)] and set(read[2:]) <= {(rows, 1) for rows in range(1, 6)}
+
+
+def test_a_beginning_too_short_to_pay_is_read_with_each_prompt():
+    model, read = made("llama_untied"), []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True)
+    decoded(model, [[5, 6, 7, last] for last in range(8, 16)], {})
+    assert read[0] == (8, 4)
+
+
+def test_shared_beginning_by_hand():
+    assert shared_beginning([[1, 2, 3, 4], [1, 2, 5]]) == 2
+    assert shared_beginning([[1, 2, 3], [1, 2]]) == 1  # the last token of a prompt is read with it
+    assert shared_beginning([[1, 2], [3]]) == 0
+    assert shared_beginning([[1, 2, 3]]) == 2
+
+
 @pytest.mark.parametrize("entries", [1, 2, 3, 100])
 def test_rows_that_share_a_beginning_answer_as_if_alone(entries):
     """24 rows of 3 prompts: any number of entries, so parted, moved, parked and read again."""
@@ -81,6 +106,7 @@ def test_finished_rows_take_no_pass():
     assert [len(row) for row in loop.run()][:2] == [1, 1] and loop.passes <= 9
 
 
+@pytest.mark.parametrize("beginning", [[], [9] * 20], ids=["", "shared"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -90,8 +116,8 @@ def test_finished_rows_take_no_pass():
         {"suppress_tokens": [7]},
     ],
 )
-def test_penalties_of_a_checkpoint_equal_generate_in_any_padding(settings):
-    model, prompts = made("llama_untied"), prompts_of([3, 11, 7])
+def test_penalties_of_a_checkpoint_equal_generate_in_any_padding(settings, beginning):
+    model, prompts = made("llama_untied"), [beginning + rest for rest in prompts_of([3, 11, 7])]
     processors = processors_of(transformers.GenerationConfig(**settings), STOPS, "cpu")
     assert decoded(model, prompts, {}, processors=processors) == [plain(model, p, **settings) for p in prompts]
 

@@ -123,7 +123,7 @@ def test_a_prompt_without_room_is_named() -> None:
 def test_samples_and_settings_of_a_question_share_its_forward_pass() -> None:
     model, passed = tiny_model.model(), []
     real = model.forward
-    model.forward = lambda inputs, **named: passed.append(len(inputs)) or real(inputs, **named)
+    model.forward = lambda input_ids, **named: passed.append(len(input_ids)) or real(input_ids, **named)
     asked = [row | {"sample": k} for row in ROWS for k in range(5)]
     found = [one for batch in options.answer(model, tiny_model.tokenizer(), asked, {}, 8, 4) for one in batch]
     assert sum(passed) == len(ROWS) and [asked[one.index]["sample"] for one in found] == [0] * len(ROWS)

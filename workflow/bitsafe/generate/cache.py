@@ -50,6 +50,16 @@ class EntryLayer(CacheLayerMixin):
         for kept in (self.keys, self.values):
             kept[targets, :, : self.used] = kept[sources, :, : self.used]
 
+    def spread(self, padding: Tensor) -> None:
+        """The slots of entry 0 for all entries, each behind its padding [entries]; what that pushes out is left out.
+
+        Slots of padding hold numbers too: a mask hides them, but times nothing a NaN stays one.
+        """
+        slots = torch.arange(self.used, device=padding.device)
+        places = (slots - padding[:, None]).clamp(min=0)
+        for kept in (self.keys, self.values):
+            kept[: len(padding), :, : self.used] = kept[0][:, places].transpose(0, 1)
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.used + query_length, 0
 
@@ -77,6 +87,12 @@ class EntryCache(Cache):
         for layer in self.layers:
             if layer.is_initialized:  # one that reads another's keys and values has none of its own (Gemma 3n)
                 layer.copy(sources.to(layer.keys.device), targets.to(layer.keys.device))
+
+    def spread(self, padding: Tensor) -> None:
+        """What entry 0 has read becomes the beginning of every entry, behind its padding [entries]."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.spread(padding.to(layer.keys.device))
 
     def require_used(self, config: Any) -> None:
         """After the prompts were read: UserError for a model that keeps its state elsewhere (recurrent layers)."""

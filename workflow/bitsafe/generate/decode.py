@@ -2,7 +2,8 @@
 
 Rows with the same tokens so far (the settings of a grid, the samples of a prompt) share one entry of the cache and one
 forward pass, and part when they draw different tokens; finished rows leave at once. So a prompt is read once however
-many rows ask it, and answers that go together are worked out together. The tokens of a row are its own: its
+many rows ask it, what all prompts of a batch begin with is read once too, and answers that go together are worked out
+together. The tokens of a row are its own: its
 parameters, its random numbers, and logits that do not depend on the batch but for the last bits.
 """
 
@@ -18,6 +19,8 @@ from transformers import LogitsProcessorList
 
 from bitsafe.generate.cache import EntryCache, index
 from bitsafe.generate.sampling import Knobs, draw
+
+LEAST_SAVED = 32  # prompt tokens; a pass more pays only for more than it costs: the weights read once again
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Decoding:
     def _wave(self, stems: list[Stem]) -> list[Stem]:
         """Decode these beginnings to the end of all rows; what found no room on the way is given back."""
         room = min(self.entries, sum(len(stem.rows) for stem in stems))
-        state = _State(self.model, stems, room, self.draws.shape[1], keep_tokens=bool(self.processors))
+        lengths = [len(stem.tokens) for stem in stems]
+        state = _State(self.model, lengths, room, self.draws.shape[1], keep_tokens=bool(self.processors))
         rows = np.concatenate([stem.rows for stem in stems])
         entry = np.repeat(np.arange(len(stems)), [len(stem.rows) for stem in stems])
         parked: list[Stem] = []
@@ -131,11 +135,23 @@ def _places(parents: NDArray) -> NDArray:
     return place
 
 
+@torch.inference_mode()
+def next_logits(model: Any, prompts: list[list[int]]) -> Tensor:
+    """Logits [prompts, vocabulary] of what follows each prompt, in float32, on the model's device."""
+    return _State(model, list(map(len, prompts)), len(prompts), 0, keep_tokens=False).prefill(prompts)
+
+
+def shared_beginning(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with; the last of none is among them, for the logits after it are needed."""
+    first, last = min(prompts), max(prompts)
+    parted = (place for place, (one, other) in enumerate(zip(first, last)) if one != other)
+    return min(next(parted, len(last)), *(len(prompt) - 1 for prompt in prompts))
+
+
 class _State:
     """What the model has read: its cache, the padding at the left of each entry and, if asked, the tokens."""
 
-    def __init__(self, model: Any, stems: list[Stem], room: int, new: int, keep_tokens: bool) -> None:
-        lengths = [len(stem.tokens) for stem in stems]
+    def __init__(self, model: Any, lengths: list[int], room: int, new: int, keep_tokens: bool) -> None:
         self.model, self.keep_tokens = model, keep_tokens
         self.used = max(lengths)
         self.padding = self.used - np.array(lengths)
@@ -147,10 +163,23 @@ class _State:
 
         The padding is masked. It repeats a prompt's first token, so that a penalty on tokens finds no other there.
         """
-        padded = [[prompt[0]] * (self.used - len(prompt)) + prompt for prompt in prompts]
-        logits = self._forward(index(padded, self.model.device))
+        padded = index([[prompt[0]] * gap + prompt for gap, prompt in zip(self.padding, prompts)], self.model.device)
+        ahead = self._read_once(prompts)
+        if self.keep_tokens:
+            self.tokens = padded[:, :ahead]
+        logits = self._forward(padded[:, ahead:])
         self.cache.require_used(self.model.config)
         return logits
+
+    def _read_once(self, prompts: list[list[int]]) -> int:
+        """Read what all prompts begin with (a system prompt, examples) in one row; how many first slots that fills."""
+        shared = shared_beginning(prompts)
+        if shared * (len(prompts) - 1) < LEAST_SAVED:
+            return 0
+        beginning = index([prompts[0][:shared]], self.model.device)
+        self.model(input_ids=beginning, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.cache.spread(index(self.padding, self.model.device))
+        return shared
 
     def step(self, parents: NDArray, tokens: NDArray, place: NDArray) -> Tensor:
         """Logits of what follows one more token of each entry: `tokens[i]` after entry `parents[i]`, now `place[i]`."""

@@ -20,7 +20,7 @@ from bitsafe.generate.grid import settings_of
 from bitsafe.generate.prompts import prompt_ids
 from bitsafe.generate.sampling import Knobs, resolve, uniforms
 
-VERSION = 2  # bump when an answer would change
+VERSION = 3  # bump when an answer would change
 
 DRAWN_BY = ("model_defaults", "do_sample", "temperature", "top_p", "top_k", "system_prompt")
 LATER = ("user_prefix", "setting")  # said only where set: unset, they move no key of a stored answer and no draw

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from bitsafe.errors import UserError
 from bitsafe.generate import engine
+from bitsafe.generate.decode import next_logits
 from bitsafe.generate.prompts import prompt_ids
 
-VERSION = 1  # bump when a choice would change
+VERSION = 2  # bump when a choice would change
 
 
 class Choice(NamedTuple):
@@ -89,19 +90,13 @@ def letter_tokens(tokenizer: Any, opens: str, letter: str) -> list[int]:
     return sorted(found)
 
 
-@torch.inference_mode()
 def next_log_probabilities(model: Any, ids: list[list[int]]) -> Tensor:
-    """log p of every token to come next [rows, vocabulary], float32 on the CPU; prompts are padded on the left."""
-    width = max(map(len, ids))
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
-    inputs = torch.tensor([[row[0]] * (width - len(row)) + row for row in ids], device=model.device)
-    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    """log p of every token to come next [rows, vocabulary], float32 on the CPU."""
     try:
-        out = model(inputs, attention_mask=mask, position_ids=places, logits_to_keep=1, use_cache=False)
+        return next_logits(model, ids).log_softmax(-1).cpu()
     except torch.OutOfMemoryError as error:
-        remedy = f"lower `generate: batch_size` (now {len(ids)} prompts of up to {width} tokens)"
+        remedy = f"lower `generate: batch_size` (now {len(ids)} prompts of up to {max(map(len, ids))} tokens)"
         raise UserError(f"config.yaml: the GPU's memory is full: {remedy}") from error
-    return out.logits[:, -1].float().log_softmax(-1).cpu()
 
 
 def chosen(index: int, tokens: dict[str, list[int]], scores: Tensor) -> Choice:
