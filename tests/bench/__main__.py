@@ -17,11 +17,10 @@ NAMES = (
     "generation",
     "batch_plans",
     "dag",
-    "cells",
     "growth",
 )
 # What lies in environments of its own, or takes long: only where it is asked for.
-EXTRA = ("extra", "patch", "page", "llama_server", "aqlm_reference", "scale")
+EXTRA = ("cells", "extra", "patch", "page", "llama_server", "aqlm_reference", "scale")
 
 
 def machine() -> dict:

@@ -30,9 +30,9 @@ def greedy(model: Any, tokenizer: Any, rows: list[dict], new: int) -> Tokens:
     """The new tokens of each greedy answer, its end token included, where the model is."""
     ids, stops = prompt_ids(tokenizer, rows, {}), stops_of(model, tokenizer)
     found: Tokens = [[] for _ in rows]
-    for batch in plan_batches([len(row) for row in ids], BATCH):
+    for batch in plan_batches([len(row) for row in ids], BATCH, new):
         knobs = Knobs.of([resolve({}, model.generation_config)] * len(batch))
-        said = generate(model, [ids[i] for i in batch], knobs, torch.zeros(len(batch), new), stops, BATCH)
+        said = generate(model, [ids[i] for i in batch], knobs, torch.zeros(len(batch), new), stops, len(batch))
         for i, tokens in zip(batch, said):
             found[i] = tokens or []
     return found

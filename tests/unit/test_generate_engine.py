@@ -3,6 +3,8 @@
 import pytest
 import tiny_model
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bitsafe.errors import UserError
 from bitsafe.generate.engine import DRAWN_BY, Answer, answer, complete, plan_batches, spoken
@@ -72,7 +74,7 @@ def test_what_the_checkpoint_sets_enters_only_as_model_defaults(monkeypatch: pyt
 
 def test_only_batches_that_hold_a_wanted_row_are_run() -> None:
     batches = list(answer(MODEL, TOKENIZER, ROWS, {}, 4, 3, wanted={0}))
-    assert len(batches) == 1 and len(batches[0]) == 3 and 0 in {one.index for one in batches[0]}
+    assert len(batches) == 1 and len(batches[0]) == 6 < len(ROWS) and 0 in {one.index for one in batches[0]}
 
 
 def test_complete_gives_texts_in_order() -> None:
@@ -80,11 +82,21 @@ def test_complete_gives_texts_in_order() -> None:
     assert complete(MODEL, TOKENIZER, [], max_new_tokens=12, batch_size=4) == []
 
 
-def test_batches_are_even_longest_first_and_whole() -> None:
-    plan = plan_batches([5, 9, 1, 7, 3], 2)
-    assert plan == [[1], [3, 0], [4, 2]]
-    assert plan_batches([5] * 300, 256) == [list(range(150)), list(range(150, 300))]
+def test_batches_are_longest_first_and_fill_the_room_of_the_longest() -> None:
+    assert plan_batches([5, 9, 1, 7, 3], 2) == [[1, 3], [0, 4, 2]]  # room for 18 tokens: 9 + 7, then three of 5
+    assert plan_batches([5, 9, 1, 7, 3], 2, new=20) == [[1, 3], [0, 4], [2]]  # 58: two of 25
+    assert list(map(len, plan_batches([100] + [1] * 40, 4))) == [4, 8, 8, 8, 8, 5]  # twice as many at most
+    assert plan_batches([5] * 300, 256) == [list(range(256)), list(range(256, 300))]
     assert plan_batches([], 8) == []
+
+
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(1, 9), st.integers(0, 300))
+def test_no_batch_is_larger_than_its_room_and_no_row_is_lost(lengths, batch_size, new) -> None:
+    plan = plan_batches(lengths, batch_size, new)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(lengths)))
+    for batch in plan:
+        width = max(lengths[index] for index in batch) + new
+        assert len(batch) * width <= batch_size * (max(lengths) + new) and len(batch) <= 2 * batch_size
 
 
 def test_the_second_plan_is_another_one_and_reproducible() -> None:

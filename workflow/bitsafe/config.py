@@ -32,7 +32,11 @@ class Generate(Section):
     """Answering the benchmarks."""
 
     engine: str = Field("transformers", description="row of workflow/tables/engines.yaml, the same for every cell")
-    batch_size: int | None = Field(None, description="answers worked on at once; null: the model row's own", ge=1)
+    batch_size: int | None = Field(
+        None,
+        description="answers at once, of short ones up to twice as many; null: the model row's own",
+        ge=1,
+    )
     max_new_tokens: int | None = Field(None, description="tokens an answer may have; null: the model row's own", ge=1)
     samples: int = Field(1, description="answers drawn for each prompt", ge=1)
 

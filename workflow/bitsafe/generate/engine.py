@@ -1,6 +1,6 @@
 """The transformers engine: conversations in, answers out, a batch at a time.
 
-Rows are sorted by length and cut into batches of nearly one size, which the loop of `decode.py` answers. The plan
+Rows are sorted by length and cut into batches that need the same room, which the loop of `decode.py` answers. The plan
 depends on the rows alone, so a killed run goes on with the same batches, and both arms of a comparison share them.
 """
 
@@ -24,6 +24,7 @@ VERSION = 3  # bump when an answer would change
 
 DRAWN_BY = ("model_defaults", "do_sample", "temperature", "top_p", "top_k", "system_prompt")
 LATER = ("user_prefix", "setting")  # said only where set: unset, they move no key of a stored answer and no draw
+MORE = 2  # times batch_size is the largest batch: of short rows logits take the memory, not the cache
 SHARED = 2  # rows of a grid a cache entry: many say the same for long; with more, those that part find no room
 
 
@@ -49,22 +50,22 @@ def answer(
     """One list of answers a batch. conversations: {"messages", "sample"?, "setting"?}, each ending with the user.
 
     decoding: a row of decodings.yaml, or that with `plan: shuffled` for the second arm of an A/A run; of a grid, each
-    conversation names its setting. batch_size: entries of the cache at once. wanted: batches without any of these
-    indices are left out. progress: the label of a progress bar.
+    conversation names its setting. batch_size: of the longest rows, what the cache has room for. wanted: batches
+    without any of these indices are left out. progress: the label of a progress bar.
     Raises UserError when a prompt is too long for the model or a batch for the GPU.
     """
     ids = prompt_ids(tokenizer, conversations, decoding)
     check_room(model, conversations, ids, max_new_tokens)
     asked = each_setting(conversations, decoding)
     shuffled = seed if decoding.get("plan") == "shuffled" else None
-    rows_at_once = batch_size * SHARED if decoding.get("grid") else batch_size
+    shared = SHARED if decoding.get("grid") else 1
     stops = stops_of(model, tokenizer)
     processors = processors_of(model.generation_config, stops, model.device) if decoding.get("model_defaults") else None
-    batches = plan_batches([len(row) for row in ids], rows_at_once, shuffled)
+    batches = plan_batches([len(row) for row in ids], batch_size * shared, max_new_tokens, shuffled)
     for batch in track(wanted_only(batches, wanted), progress):
         knobs = Knobs.of([resolve(asked[i], model.generation_config) for i in batch])
         draws = torch.stack([stream(conversations[i], asked[i], seed, max_new_tokens) for i in batch])
-        rows = generate(model, [ids[i] for i in batch], knobs, draws, stops, batch_size, processors)
+        rows = generate(model, [ids[i] for i in batch], knobs, draws, stops, ceil(len(batch) / shared), processors)
         yield [finish(tokenizer, index, row, stops) for index, row in zip(batch, rows)]
 
 
@@ -85,16 +86,27 @@ def complete(
     return texts
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int, shuffled: int | None = None) -> list[list[int]]:
-    """Indices of the rows of each batch: longest first (too large a batch fails at once), sizes nearly equal.
+def plan_batches(lengths: Sequence[int], batch_size: int, new: int = 0, shuffled: int | None = None) -> list[list[int]]:
+    """Indices of the rows of each batch, longest first: too large a batch fails at once.
 
-    shuffled: the seed of another plan, in random order and with batches two thirds the size: its padding differs, so
-    comparing the two shows what the arithmetic of a batch does to an answer.
+    There is room for `batch_size` of the longest rows with `new` tokens each: batches of short rows hold more, up to
+    MORE times as many. shuffled: the seed of another plan, in random order and with batches two thirds the size: its
+    padding differs, so comparing the two shows what the arithmetic of a batch does to an answer.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if shuffled is not None:
-        order.sort(key=lambda i: sha256_json([shuffled, i]))
-        batch_size = max(1, batch_size * 2 // 3)
+        return even_batches(sorted(order, key=lambda i: sha256_json([shuffled, i])), max(1, batch_size * 2 // 3))
+    batches: list[list[int]] = []
+    for index in order:
+        longest = lengths[batches[-1][0]] if batches else 0
+        room = batch_size * (lengths[order[0]] + new) // max(1, longest + new)
+        if not batches or len(batches[-1]) >= min(room, MORE * batch_size):
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def even_batches(order: list[int], batch_size: int) -> list[list[int]]:
     rows, count = len(order), ceil(len(order) / batch_size)
     return [order[rows * k // count : rows * (k + 1) // count] for k in range(count)]
 

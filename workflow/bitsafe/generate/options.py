@@ -55,7 +55,7 @@ def choose(
     shuffled = seed if decoding.get("plan") == "shuffled" else None
     distinct = {id(row["messages"]): place for place, row in reversed(list(enumerate(conversations)))}
     places = sorted(distinct.values())  # the first of each question: samples and settings share its choice
-    planned = engine.plan_batches([len(ids[place]) for place in places], batch_size, shuffled)
+    planned = engine.plan_batches([len(ids[place]) for place in places], batch_size, shuffled=shuffled)
     batches = [[places[k] for k in batch] for batch in planned]
     for batch in engine.track(engine.wanted_only(batches, wanted), progress):
         scores = next_log_probabilities(model, [ids[i] for i in batch])

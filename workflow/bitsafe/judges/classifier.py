@@ -130,7 +130,7 @@ class Classifier:
         ids = [self.prompt(row, answer) for row, answer in items]
         keys = [sha256_json([self.identity, each]) for each in ids]
         new = list({key: place for place, key in enumerate(keys) if key not in store}.values())
-        for batch in plan_batches([len(ids[place]) for place in new], self.batch_size):
+        for batch in plan_batches([len(ids[place]) for place in new], self.batch_size, self.params.max_new_tokens):
             places = [new[index] for index in batch]
             said = self.generate([ids[place] for place in places])
             store.add((keys[place], {"said": text}) for place, text in zip(places, said))

@@ -13,7 +13,8 @@ from bitsafe.resources.coefficients import coefficients
 
 PROOF = 2 * 8 * 128  # tokens of the proof, source and artefact (artefacts/check.py), on a core
 UNTOLD = 500  # rows of a set that does not say how many it has
-SHARED = 4  # rows of a grid a cache entry (generate/engine.py)
+SHARED = 2  # rows of a grid a cache entry (generate/engine.py)
+MORE = 2  # times batch_size are answered at once where prompts are short (generate/engine.py)
 CUT = 512  # tokens a row of calibration and training has at most on the mean
 
 
@@ -114,7 +115,7 @@ def generating(run: Run, cell: Cell) -> Work:
                 passes += math.ceil(answers / entries) * new
                 decoded += answers * new * share
     cached = size * (longest + (new if decoded else 0))
-    return Work(read=read, passes=passes, decoded=decoded, batch=size, cached=cached, answers=count)
+    return Work(read=read, passes=passes, decoded=decoded, batch=MORE * size, cached=cached, answers=count)
 
 
 def judging(run: Run, cell: Cell, judge: str) -> Work:
