@@ -33,7 +33,7 @@ def run() -> list[dict]:
     model, rows = place(model), prompts()
     asked = [(plain, True), (plain, False), (continuous, True)]
     found = [compared(model, tokenizer, rows, peer, ends) for peer, ends in asked]
-    return [*found, roofline(model, tokenizer, rows)]
+    return [*found, roofline(model, tokenizer, rows), profile(model, tokenizer, rows), halves()]
 
 
 def prompts() -> list[dict]:
@@ -162,6 +162,28 @@ def roofline(model, tokenizer, rows: list[dict]) -> dict:
     }
 
 
+def profile(model, tokenizer, rows: list[dict]) -> dict:
+    """Where our seconds go, by torch's profiler: matrix products against all of it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        ours(model, tokenizer, rows)
+    spent = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
+    kinds = {"products": ("aten::mm", "aten::addmm", "aten::bmm"), "copies": ("aten::copy_", "aten::cat")}
+    seconds = {kind: sum(spent.get(name, 0) for name in names) for kind, names in kinds.items()}
+    seconds["attention"] = sum(value for name, value in spent.items() if "scaled_dot_product" in name)
+    return {
+        **{"name": "generation", "method": "profile", "ours": seconds["products"], "peer": sum(spent.values())},
+        **{"ratio": seconds["products"] / sum(spent.values()), "unit": "s of matrix products", "spread": None},
+        **{"peer_name": "all of our loop under torch's profiler", "n": PROMPTS, "seconds": seconds},
+    }
+
+
+def halves() -> dict:
+    """bfloat16 against float32, operations a second of one large product: why a CPU may be better off with float32."""
+    half, single = (matrix_rate(dtype=dtype) / 1e9 for dtype in (torch.bfloat16, torch.float32))
+    row = {"name": "generation", "method": "bfloat16 product", "ours": half, "peer": single, "ratio": half / single}
+    return row | {"peer_name": "float32 product", "unit": "GFLOP/s", "n": 1, "spread": None}
+
+
 def best_of(work: Callable[[], object], repeats: int = 5) -> float:
     seconds = []
     for _ in range(repeats):
@@ -171,9 +193,9 @@ def best_of(work: Callable[[], object], repeats: int = 5) -> float:
     return min(seconds)
 
 
-def matrix_rate(rows: int = 512, size: int = 1536) -> float:
-    """Operations a second of a float32 product on one thread."""
-    left, right = torch.randn(rows, size), torch.randn(size, size)
+def matrix_rate(rows: int = 512, size: int = 1536, dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of a product on one thread."""
+    left, right = torch.randn(rows, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     return 2 * rows * size * size / best_of(lambda: left @ right)
 
 
