@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from bitsafe.generate.defaults import stops_of
-from bitsafe.generate.engine import finish, generate, plan_batches
+from bitsafe.generate.engine import finish, generate
+from bitsafe.generate.plan import plan_batches
 from bitsafe.generate.prompts import prompt_ids
 from bitsafe.generate.sampling import Knobs, resolve
 from bitsafe.judges.reference import judge

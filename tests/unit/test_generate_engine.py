@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitsafe.errors import UserError
-from bitsafe.generate.engine import DRAWN_BY, Answer, answer, complete, plan_batches, spoken
+from bitsafe.generate.engine import DRAWN_BY, Answer, answer, complete, spoken
+from bitsafe.generate.plan import plan_batches
 from bitsafe.generate.prompts import dressed, prompt_ids, with_system
 
 TOKENIZER, MODEL = tiny_model.tokenizer(), tiny_model.model()

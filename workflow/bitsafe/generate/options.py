@@ -14,6 +14,7 @@ from torch import Tensor
 from bitsafe.errors import UserError
 from bitsafe.generate import engine
 from bitsafe.generate.decode import next_logits
+from bitsafe.generate.plan import plan_batches, wanted_only
 from bitsafe.generate.prompts import prompt_ids
 
 VERSION = 2  # bump when a choice would change
@@ -55,9 +56,9 @@ def choose(
     shuffled = seed if decoding.get("plan") == "shuffled" else None
     distinct = {id(row["messages"]): place for place, row in reversed(list(enumerate(conversations)))}
     places = sorted(distinct.values())  # the first of each question: samples and settings share its choice
-    planned = engine.plan_batches([len(ids[place]) for place in places], batch_size, shuffled=shuffled)
+    planned = plan_batches([len(ids[place]) for place in places], batch_size, shuffled=shuffled)
     batches = [[places[k] for k in batch] for batch in planned]
-    for batch in engine.track(engine.wanted_only(batches, wanted), progress):
+    for batch in engine.track(wanted_only(batches, wanted), progress):
         scores = next_log_probabilities(model, [ids[i] for i in batch])
         found = [{key[1]: tokens[key] for key in letters_of([conversations[i]])} for i in batch]
         yield [chosen(*each) for each in zip(batch, found, scores)]

@@ -21,6 +21,7 @@ from bitsafe.config import read_yaml
 from bitsafe.data.messages import templated
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json
+from bitsafe.generate.plan import plan_batches
 from bitsafe.generate.store import AnswerStore
 from bitsafe.judges.asking.fence import neutral
 from bitsafe.judges.asking.ledger import store_path
@@ -125,8 +126,6 @@ class Classifier:
 
     def ask(self, items: Sequence[tuple[dict, str]], store: AnswerStore) -> list[str]:
         """What it says of each answer; batches of rows that no store holds, the longest first."""
-        from bitsafe.generate.engine import plan_batches
-
         ids = [self.prompt(row, answer) for row, answer in items]
         keys = [sha256_json([self.identity, each]) for each in ids]
         new = list({key: place for place, key in enumerate(keys) if key not in store}.values())

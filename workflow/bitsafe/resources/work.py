@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from bitsafe.cells import Cell
+from bitsafe.generate.plan import MORE, SHARED
 from bitsafe.matrix.data_rows import DatasetRow
 from bitsafe.matrix.run import Run
 from bitsafe.matrix.tables import ROOT
@@ -13,8 +14,6 @@ from bitsafe.resources.coefficients import coefficients
 
 PROOF = 2 * 8 * 128  # tokens of the proof, source and artefact (artefacts/check.py), on a core
 UNTOLD = 500  # rows of a set that does not say how many it has
-SHARED = 2  # rows of a grid a cache entry (generate/engine.py)
-MORE = 2  # times batch_size are answered at once where prompts are short (generate/engine.py)
 CUT = 512  # tokens a row of calibration and training has at most on the mean
 
 

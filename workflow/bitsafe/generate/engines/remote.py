@@ -13,7 +13,8 @@ from bitsafe.artefacts.load import load_tokenizer
 from bitsafe.errors import UserError
 from bitsafe.files import sha256_json
 from bitsafe.generate.defaults import UNSUPPORTED, require_supported
-from bitsafe.generate.engine import Answer, each_setting, stream_key, track, wanted_only
+from bitsafe.generate.engine import Answer, each_setting, stream_key, track
+from bitsafe.generate.plan import wanted_only
 from bitsafe.generate.prompts import accepted, dressed
 from bitsafe.generate.sampling import resolve
 from bitsafe.generate.store import UNANSWERED
